@@ -1,0 +1,10 @@
+"""1. What a person writes: cells as equations, and the library of known ones."""
+
+from cellwright.cells.cell import Cell as Cell
+from cellwright.cells.cell import TorchForm as TorchForm
+from cellwright.cells.find import find_cell as find_cell
+from cellwright.cells.init import initialise as initialise
+from cellwright.cells.library import GRU as GRU
+from cellwright.cells.library import LIBRARY as LIBRARY
+from cellwright.cells.library import LSTM as LSTM
+from cellwright.cells.library import RNN as RNN

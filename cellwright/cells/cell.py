@@ -1,0 +1,143 @@
+"""Cell: a recurrent cell as its equations, an `nn.Module` with one method `step`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cellwright.cells.init import uniform
+from cellwright.errors import CellError
+
+C = TypeVar("C", bound="Cell")
+
+
+class TorchForm(NamedTuple):
+    """How a cell's gates stand in the stacked weights of torch.nn: the kernel and the order of the gates."""
+
+    kernel: str
+    order: tuple[str, ...]
+
+
+def _no_step(cell: Cell, x: Tensor, *state: Tensor) -> Any:
+    raise CellError(
+        "a cell needs a method step(self, x, ...) with its equations",
+        f"{type(cell).__name__} without one",
+        f"define step(self, x, {', '.join(cell.state)}) and return the new states",
+    )
+
+
+class Cell(nn.Module):
+    """One step of a recurrent network, written as its equations in plain PyTorch.
+
+    >>> class Leaky(Cell):
+    ...     state = ("h",)
+    ...     gates = {"h": "hidden state"}
+    ...     def __init__(self, input_size, hidden_size):
+    ...         super().__init__(input_size, hidden_size)
+    ...         self.add_gates()
+    ...     def step(self, x, h):
+    ...         return 0.9 * h + 0.1 * torch.tanh(x @ self.W_xh + h @ self.W_hh + self.b_h)
+    >>> cell = Leaky(3, 5)
+    >>> cell(torch.zeros(2, 3), *cell.initial_state(2)).shape
+    torch.Size([2, 5])
+
+    A subclass says in `state` which values it carries from step to step, in `gates` what its gates are
+    called, and in `step` how the next state follows. `step(x, *state)` takes x (B, I) and each state
+    (B, H) and returns the new states in the order of `state`; the output y is the first of them, or one
+    extra value returned before them.
+
+    Args:
+        input_size: columns I of the input x.
+        hidden_size: columns H of every state.
+
+    Raises:
+        CellError: a size is not a positive whole number.
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("h",)
+    gates: ClassVar[dict[str, str]] = {}
+    step: Callable[..., Any] = _no_step
+
+    if TYPE_CHECKING:
+        # Parameters are created by gate name; to a type checker each is just a tensor.
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __new__(cls: type[C], *args: Any, **kwargs: Any) -> C:
+        cell = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind_partial(cell, *args, **kwargs)
+        self_name = next(iter(bound.arguments))
+        arguments = {name: value for name, value in bound.arguments.items() if name != self_name}
+        object.__setattr__(cell, "_arguments", arguments)
+        return cell
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size = _positive("input_size", input_size)
+        self.hidden_size = _positive("hidden_size", hidden_size)
+
+    @property
+    def output_size(self) -> int:
+        """Columns of y; a cell whose output is not its first state says how many it has."""
+        return self.hidden_size
+
+    def add_gates(self, bias: bool = True) -> None:
+        """Create W_x{gate} (I, H), W_h{gate} (H, H) and b_{gate} (H) for every entry of `gates`."""
+        for gate in self.gates:
+            self.add_weight(f"W_x{gate}", self.input_size, self.hidden_size)
+            self.add_weight(f"W_h{gate}", self.hidden_size, self.hidden_size)
+            self.add_bias(f"b_{gate}", bias)
+
+    def add_weight(self, name: str, *shape: int) -> None:
+        """Create a parameter of this shape, drawn as torch.nn draws its own."""
+        self.register_parameter(name, nn.Parameter(uniform(torch.empty(shape), self.hidden_size)))
+
+    def add_bias(self, name: str, exists: bool = True) -> None:
+        """Create a bias (H), or zeros that are not trained, so that the equations stay the same without it."""
+        if exists:
+            self.add_weight(name, self.hidden_size)
+        else:
+            self.register_buffer(name, torch.zeros(self.hidden_size), persistent=False)
+
+    def forward(self, x: Tensor, *state: Tensor) -> Any:
+        return self.step(x, *state)
+
+    def torch_form(self) -> TorchForm | None:
+        """Which kernel of torch.nn computes exactly these equations; None where none does."""
+        return None
+
+    def initial_state(self, batch_size: int, like: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Zeros for every state, each (B, H), with the type and device of `like` (default: of the weights)."""
+        like = next(self.parameters(), torch.empty(0)) if like is None else like
+        return tuple(like.new_zeros(batch_size, self.hidden_size) for _ in self.state)
+
+    def split_output(self, result: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What `step` returned, as the output y and the tuple of new states."""
+        values = (result,) if isinstance(result, Tensor) else tuple(result)
+        if len(values) == len(self.state):
+            return values[0], values
+        if len(values) == len(self.state) + 1:
+            return values[0], values[1:]
+        raise CellError(
+            f"step returns the new states ({', '.join(self.state)}), or one output and then those",
+            f"{len(values)} values from {type(self).__name__}.step",
+            f"return {', '.join(self.state)}",
+        )
+
+    def again(self: C, **changes: Any) -> C:
+        """A new cell built with the same arguments, but for `changes`, and with weights of its own."""
+        return type(self)(**{**self._arguments, **changes})
+
+    def extra_repr(self) -> str:
+        given = {name: value for name, value in self._arguments.items() if name not in ("input_size", "hidden_size")}
+        sizes = [str(self.input_size), str(self.hidden_size)]
+        return ", ".join(sizes + [f"{name}={value!r}" for name, value in given.items()])
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CellError(f"{name} is a whole number of at least 1", f"{name}={value!r}", f"write {name}=1 or more")
+    return value

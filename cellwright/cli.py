@@ -1,0 +1,326 @@
+"""The command cellwright: parses, calls, prints; nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional, get_type_hints
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cellwright import __version__
+from cellwright.cells import LIBRARY
+from cellwright.errors import CellwrightError, SettingError
+from cellwright.text.assess import assess
+from cellwright.text.compare import compare as compare_cells
+from cellwright.text.config import SECTIONS, Settings, load_preset, preset_names, section_fields
+from cellwright.text.job import Job, Outcome, resume_job, start_job
+from cellwright.text.run import Run, free_name, refuse_existing
+from cellwright.text.sample import Picker
+from cellwright.text.world import World, join_world
+from cellwright.text.write import write
+
+app = typer.Typer(
+    name="cellwright",
+    help="Train recurrent networks on text, write with them, measure and compare them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+CELLS = f"One of {', '.join(LIBRARY)}, or path/to/file.py:Class."
+OutFlag = Annotated[
+    Optional[Path], typer.Option("--out", help="The new directory for the results.", show_default="runs/NAME")
+]
+PresetFlag = Annotated[
+    str, typer.Option("--preset", help=f"One of {', '.join(preset_names())}, or the path of a .toml file.")
+]
+DeviceFlag = Annotated[str, typer.Option("--device", help="auto takes a GPU where there is one; or cpu, cuda.")]
+CellFlag = Annotated[Optional[str], typer.Option("--cell", help="The cell's file, where the run was trained with one.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and the course to standard error.")]
+SeedFlag = Annotated[int, typer.Option("--seed", help="Seed of the picks.", min=0)]
+
+
+def with_settings(command: Callable[..., None], leave_out: tuple[str, ...] = ()) -> Callable[..., None]:
+    """The command with one more flag for each setting, so that presets, flags and documents have one source."""
+    signature = inspect.signature(command)
+    flags = [
+        flag
+        for section in SECTIONS
+        for name, described in section_fields(section).items()
+        if name not in leave_out
+        for flag in [_flag(section, described)]
+    ]
+    hints = get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    parameters = own + flags
+    command.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _flag(section: str, described: dataclasses.Field[Any]) -> inspect.Parameter:
+    kind: Any = get_type_hints(SECTIONS[section])[described.name]
+    flag = f"--{described.name.replace('_', '-')}"
+    flag = f"{flag}/--no{flag[1:]}" if kind is bool else flag
+    choices = described.metadata["choices"]
+    words = described.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
+    option = typer.Option(
+        flag, help=words, rich_help_panel=f"{section.capitalize()} (each overrides the preset)", show_default=False
+    )
+    value = list[str] if described.name == "text" else kind
+    annotation = Annotated[Optional[value], option]  # type: ignore[valid-type]
+    return inspect.Parameter(described.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _changes(settings: dict[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "text" in given:
+        given["text"] = tuple(given["text"])
+    return given
+
+
+def train(
+    text: Annotated[
+        Optional[list[str]],
+        typer.Argument(
+            help="Files of UTF-8 text, or time-machine, python-docs. Default: The Time Machine.", show_default=False
+        ),
+    ] = None,
+    preset: PresetFlag = "default",
+    out: OutFlag = None,
+    resume: Annotated[
+        Optional[Path], typer.Option("--resume", help="Go on with this run; of the settings only --epochs may change.")
+    ] = None,
+    stop_after: Annotated[
+        int,
+        typer.Option(
+            "--stop-after", help="Leave after this epoch, to resume another time.", min=0, show_default="never"
+        ),
+    ] = 0,
+    device: DeviceFlag = "auto",
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard too.")] = False,
+    as_json: JsonFlag = False,
+    **settings: Any,
+) -> None:
+    """Train a model that writes like a text.
+
+    Examples: cellwright train; cellwright train book.txt --cell gru --hidden-size 512;
+    cellwright train --preset d2l --cell rnn --hidden-size 512; cellwright train --resume runs/book-lstm.
+    """
+    console, world, changes = Console(stderr=as_json), join_world(device), _changes(settings)
+    if resume is not None:
+        job = _resumed(resume, text, out, changes, world, console, tensorboard)
+    else:
+        chosen = load_preset(preset).replace(**changes, **({"text": tuple(text)} if text else {}))
+        if out is not None and world.writes:
+            refuse_existing(out)
+        place = world.agree(None) if out is None else out
+        job = start_job(chosen, lambda found: place or _shared_name(found, world), world, console, tensorboard)
+    job.introduce()
+    outcome = job.train(stop_after)
+    if world.writes:
+        _print_outcome(job, outcome, console, as_json)
+    world.leave()
+    if job.stop_signal:
+        raise typer.Exit(128 + job.stop_signal)
+
+
+def _shared_name(settings: Settings, world: World) -> Path:
+    path: Path = world.agree(free_name(settings.data.text[0], settings.model.cell))
+    return path
+
+
+def _resumed(
+    run: Path,
+    text: list[str] | None,
+    out: Path | None,
+    changes: dict[str, Any],
+    world: World,
+    console: Console,
+    tensorboard: bool,
+) -> Job:
+    epochs, cell = changes.pop("epochs", 0), changes.pop("cell", None)
+    if changes or text or out:
+        given = (
+            [f"--{name.replace('_', '-')}" for name in changes]
+            + (["TEXT"] if text else [])
+            + (["--out"] if out else [])
+        )
+        raise SettingError(
+            "a resumed training keeps the settings of its run, except --epochs",
+            ", ".join(given),
+            "leave them out, or train anew",
+        )
+    return resume_job(Run(run), world, console, cell, epochs, tensorboard)
+
+
+def _print_outcome(job: Job, outcome: Outcome, console: Console, as_json: bool) -> None:
+    if as_json:
+        _print_json({"run": str(outcome.run.path), "reason": outcome.reason, "best": outcome.best})
+    best, path = outcome.best, outcome.run.path
+    if best and best["val_perplexity"] is not None:
+        bits = f"{best['val_bits_per_character']:.3f} bits per character"
+        job.report.say(f"best: validation perplexity {best['val_perplexity']:.3f}, {bits}, in epoch {best['epoch']}")
+    elif best:
+        job.report.say(f"best: training perplexity {best['train_perplexity']:.3f} in epoch {best['epoch']}")
+    if outcome.reason == "stopped":
+        job.report.say(f"stopped and saved; go on with: cellwright train --resume {path}")
+    else:
+        job.report.say(f"run: {path}; let it write: cellwright sample {path} --prefix 'the time traveller'")
+
+
+def sample(
+    run: Annotated[Path, typer.Argument(help="The directory of a trained run.")],
+    prefix: Annotated[
+        Optional[str], typer.Option("--prefix", help="What to write on from.", show_default="a blank")
+    ] = None,
+    length: Annotated[int, typer.Option("--length", help="Tokens to write.")] = 300,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always take the likeliest token.")] = False,
+    temperature: Annotated[float, typer.Option("--temperature", help="Below 1 safer, above 1 bolder.")] = 0.8,
+    top_k: Annotated[int, typer.Option("--top-k", help="Pick among the k likeliest only; 0: among all.")] = 0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Pick among the likeliest that together have this probability.")
+    ] = 1.0,
+    seed: SeedFlag = 0,
+    device: DeviceFlag = "auto",
+    cell: CellFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write text on from a prefix, shown as it is written."""
+    picker = Picker(greedy, temperature, top_k, top_p)
+    written = write(Run(run), prefix, length, picker, seed, join_world(device).device, cell)
+    if as_json:
+        first, rest = next(written), "".join(written)
+        _print_json({"prefix": first, "text": rest})
+        return
+    for piece in written:
+        print(piece, end="", flush=True)
+    print()
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The directory of a trained run.")],
+    text: Annotated[
+        Optional[str], typer.Argument(help="The text to measure on.", show_default="what the run held out")
+    ] = None,
+    device: DeviceFlag = "auto",
+    cell: CellFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a run: perplexity and bits per character, beside n-gram models of the same training text."""
+    console = Console(stderr=as_json)
+    result = assess(Run(run), text, join_world(device).device, cell, _note_to(console))
+    if as_json:
+        _print_json(result)
+        return
+    console.print(
+        f"{result['text']}: {result['tokens']:,} tokens, {result['unknown_share']:.2%} unknown",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table("model", "perplexity", "bits per character")
+    for name, values in _assessed(result):
+        table.add_row(name, f"{values['perplexity']:.3f}", f"{values['bits_per_character']:.3f}")
+    console.print(table)
+
+
+def _assessed(result: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    rows = [("this run", result["model"])]
+    for one in result["baselines"]:
+        rows.append((f"{one['order']}-gram, add 0.01", one["added"]))
+        rows.append((f"{one['order']}-gram, Witten-Bell", one["witten_bell"]))
+    return rows
+
+
+def compare(
+    cells: Annotated[list[str], typer.Argument(help=CELLS)],
+    preset: PresetFlag = "default",
+    out: OutFlag = None,
+    device: DeviceFlag = "auto",
+    as_json: JsonFlag = False,
+    **settings: Any,
+) -> None:
+    """Train several cells alike; a table, comparison.json and comparison.png tell them apart."""
+    console, world = Console(stderr=as_json), join_world(device)
+    chosen = load_preset(preset).replace(**_changes(settings))
+    path = out or free_name("compare", "-".join(Path(cell.replace(":", "-")).stem for cell in cells))
+    rows = compare_cells(cells, chosen, path, world, console)
+    if as_json:
+        _print_json({"directory": str(path), "cells": rows})
+        return
+    table = Table(
+        "cell", "parameters", "train perplexity", "validation perplexity", "bits per character", "tokens/s", "seconds"
+    )
+    for row in rows:
+        columns = ("train_perplexity", "val_perplexity", "val_bits_per_character")
+        numbers = ["-" if row.get(name) is None else f"{row[name]:.3f}" for name in columns]
+        table.add_row(
+            row["cell"],
+            f"{row['parameters']:,}",
+            *numbers,
+            f"{row.get('tokens_per_second', 0):,.0f}",
+            f"{row.get('seconds', 0):.1f}",
+        )
+    console.print(table)
+    _note_to(console)(f"pictures and runs: {path}")
+    if any(row["reason"] == "stopped" for row in rows):
+        raise typer.Exit(130)
+
+
+def _note_to(console: Console) -> Callable[[str], None]:
+    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cellwright {__version__}, torch {torch.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the versions.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("train")(with_settings(train, leave_out=("text",)))
+app.command("sample")(sample)
+app.command("eval")(evaluate)
+app.command("compare")(with_settings(compare, leave_out=("cell",)))
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command; an error of the user's is one line, and exit status 2."""
+    try:
+        status = typer.main.get_command(app).main(args=arguments, prog_name="cellwright", standalone_mode=False)
+    except (CellwrightError, typer.TyperException) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        print(f"cellwright: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(2)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,5 @@
+"""4. What runs a cell over a sequence: the backends, and the choice between them."""
+
+from cellwright.kernels.choose import BACKENDS as BACKENDS
+from cellwright.kernels.choose import Choice as Choice
+from cellwright.kernels.choose import choose as choose

@@ -1,0 +1,50 @@
+"""Backend "torch": exactly standard cells on the kernels behind torch.nn.RNN, GRU and LSTM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cellwright.cells import Cell, TorchForm
+
+KERNELS: dict[str, Callable[..., Any]] = {
+    "rnn_tanh": torch.rnn_tanh,
+    "rnn_relu": torch.rnn_relu,
+    "gru": torch.gru,
+    "lstm": torch.lstm,
+}
+
+
+def standard_form(cell: Cell) -> TorchForm | None:
+    """The kernel that computes exactly this cell; None where its equations are its own."""
+    form_class, step_class = _owner(type(cell), "torch_form"), _owner(type(cell), "step")
+    rewritten = "step" in vars(cell) or not issubclass(form_class, step_class)
+    return None if rewritten else cell.torch_form()
+
+
+def _owner(kind: type, name: str) -> type:
+    return next(base for base in kind.__mro__ if name in vars(base))
+
+
+def stacked_weights(cell: Cell, form: TorchForm) -> list[Tensor]:
+    """The weights as torch.nn stacks them: (G*H, I), (G*H, H), (G*H,), (G*H,)."""
+    zeros = cell.get_parameter(f"W_h{form.order[0]}").new_zeros(cell.hidden_size)
+    weight_ih = torch.cat([getattr(cell, f"W_x{gate}") for gate in form.order], dim=1).T
+    weight_hh = torch.cat([getattr(cell, f"W_h{gate}") for gate in form.order], dim=1).T
+    bias_ih = torch.cat([getattr(cell, f"b_{gate}") for gate in form.order])
+    bias_hh = torch.cat([getattr(cell, f"b_h{gate}", zeros) for gate in form.order])
+    return [weight_ih.contiguous(), weight_hh.contiguous(), bias_ih, bias_hh]
+
+
+def run(cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Outputs (T, B, H) and final states, each (B, H), of a standard cell over x (T, B, I)."""
+    form = standard_form(cell)
+    assert form is not None
+    first = [s.unsqueeze(0) for s in state]  # (1, B, H), as these kernels want them
+    # Arguments: has_biases, num_layers, dropout, train, bidirectional, batch_first.
+    flags = (True, 1, 0.0, cell.training, False, False)
+    y, *last = KERNELS[form.kernel](x, first if len(first) > 1 else first[0], stacked_weights(cell, form), *flags)
+    return y, tuple(s.squeeze(0) for s in last)

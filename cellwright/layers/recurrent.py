@@ -1,0 +1,192 @@
+"""Recurrent: one forward for every cell, stacked, bidirectional, batched or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cellwright.cells import Cell
+from cellwright.errors import BackendError, CellError, SettingError, ShapeError
+from cellwright.kernels import BACKENDS, Choice, choose
+from cellwright.layers.dropout import Dropout
+
+State = tuple[Tensor, ...]
+
+
+class Recurrent(nn.Module):
+    """A layer that runs a cell over whole sequences.
+
+    >>> from cellwright.cells import LSTM
+    >>> layer = Recurrent(LSTM(28, 16), num_layers=2, bidirectional=True)
+    >>> y, (h, c) = layer(torch.zeros(7, 3, 28))   # x (T, B, I)
+    >>> y.shape, h.shape
+    (torch.Size([7, 3, 32]), torch.Size([4, 3, 16]))
+
+    Args:
+        cell: the cell of the first layer; the others are built like it, with weights of their own. Or a
+            list of cells, one for each layer and direction: layer 0 forward, layer 0 backward, layer 1 ...
+        num_layers: layers on top of each other (default 1).
+        bidirectional: whether a second cell reads every layer's input from its end (default: no).
+        batch_first: whether x and y are (B, T, ...) instead of (T, B, ...) (default: no).
+        dropout: share of every layer's output, but the last's, that is zeroed in training (default 0).
+        backend: "auto" (default), or one of `cellwright.kernels.BACKENDS` by name; `explain()` says which runs.
+
+    Raises:
+        CellError: the list of cells does not fit the layers.
+        BackendError: the backend was named and cannot run the cell.
+    """
+
+    def __init__(
+        self,
+        cell: Cell | Sequence[Cell],
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if isinstance(num_layers, bool) or not isinstance(num_layers, int) or num_layers < 1:
+            raise SettingError("num_layers is a whole number of at least 1", repr(num_layers), "write num_layers=1")
+        self.num_layers, self.bidirectional, self.batch_first = num_layers, bidirectional, batch_first
+        self.directions = 2 if bidirectional else 1
+        self.cells = nn.ModuleList(self._stack(cell))
+        self.dropout = Dropout(dropout)
+        self.backend = backend
+        for _ in self.choices():  # refuse an impossible backend now, not at the first batch
+            pass
+
+    def _stack(self, cell: Cell | Sequence[Cell]) -> list[Cell]:
+        count = self.num_layers * self.directions
+        if isinstance(cell, Cell):
+            above = {"input_size": cell.output_size * self.directions}
+            rest = [cell.again(**(above if place >= self.directions else {})) for place in range(1, count)]
+            return [cell, *rest]
+        if len(cell) != count or not all(isinstance(one, Cell) for one in cell):
+            raise CellError(
+                f"a list of cells has one Cell for each layer and direction, here {count}",
+                f"{len(cell)} entries: {', '.join(type(one).__name__ for one in cell)}",
+                "write one cell for each, or a single cell to build all like it",
+            )
+        return list(cell)
+
+    def choices(self) -> Iterator[Choice]:
+        """The backend of every cell, in the order of `cells`."""
+        if self.backend not in BACKENDS:
+            raise BackendError(f"a backend is one of {', '.join(BACKENDS)}", repr(self.backend), "write one of those")
+        for cell in self._cells():
+            yield choose(cell, self.backend)
+
+    def _cells(self) -> Iterator[Cell]:
+        for cell in self.cells:
+            assert isinstance(cell, Cell)
+            yield cell
+
+    @property
+    def first_cell(self) -> Cell:
+        """The cell of the first layer, which says what the states are called and how x looks."""
+        return next(self._cells())
+
+    def forward(self, x: Tensor, state: Tensor | State | None = None) -> tuple[Tensor, Any]:
+        """Run the layer.
+
+        Args:
+            x: (T, B, I), with batch_first (B, T, I), unbatched (T, I).
+            state: what a call before returned, or None for zeros: a tensor (L*D, B, H) where the cell has
+                one state, a tuple of them where it has more; (L*D, H) unbatched.
+
+        Returns:
+            y: (T, B, D*H), laid out like x.
+            state: the final states, laid out like the given ones.
+        """
+        batched = self._check_input(x)
+        x = self._to_time_first(x, batched)  # (T, B, I)
+        first = self._unpack_state(state, x, batched)
+        last: list[State] = []
+        for layer in range(self.num_layers):
+            x, states = self._run_layer(layer, x, first)  # (T, B, D*H)
+            last += states
+            if layer < self.num_layers - 1:
+                x = self.dropout(x)
+        return self._from_time_first(x, batched), self._pack_state(last, batched)
+
+    def _run_layer(self, layer: int, x: Tensor, first: list[State]) -> tuple[Tensor, list[State]]:
+        outputs, last = [], []
+        for direction in range(self.directions):
+            place = layer * self.directions + direction
+            cell = self.cells[place]
+            assert isinstance(cell, Cell)
+            ordered = x.flip(0) if direction else x
+            y, state = choose(cell, self.backend).run(cell, ordered, first[place])
+            outputs.append(y.flip(0) if direction else y)
+            last.append(state)
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)), last
+
+    def _check_input(self, x: Tensor) -> bool:
+        cell = self.first_cell
+        layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
+        rule = f"x is {layout}, or (T, I) without a batch, with I = {cell.input_size} columns and T at least 1"
+        if not isinstance(x, Tensor):
+            raise ShapeError(rule, type(x).__name__, "pass a tensor; pad sequences of unequal length")
+        time = 1 if self.batch_first and x.dim() == 3 else 0
+        if x.dim() not in (2, 3) or x.shape[-1] != cell.input_size or x.shape[time] < 1:
+            raise ShapeError(rule, f"a tensor of shape {tuple(x.shape)}", f"reshape x to {layout}")
+        weight = next(cell.parameters(), x)
+        if x.dtype != weight.dtype:
+            raise ShapeError(f"x has the type of the weights, {weight.dtype}", f"{x.dtype}", f"x.to({weight.dtype})")
+        return x.dim() == 3
+
+    def _to_time_first(self, x: Tensor, batched: bool) -> Tensor:
+        if not batched:
+            return x.unsqueeze(1)
+        return x.transpose(0, 1) if self.batch_first else x
+
+    def _from_time_first(self, y: Tensor, batched: bool) -> Tensor:
+        if not batched:
+            return y.squeeze(1)
+        return y.transpose(0, 1) if self.batch_first else y
+
+    def _unpack_state(self, state: Tensor | State | None, x: Tensor, batched: bool) -> list[State]:
+        batch = x.shape[1]
+        if state is None:
+            return [cell.initial_state(batch, like=x) for cell in self._cells()]
+        names = self.first_cell.state
+        given = (state,) if isinstance(state, Tensor) else tuple(state)
+        shape = (len(self.cells), *([batch] if batched else []), self.first_cell.hidden_size)
+        if len(given) != len(names) or any(tuple(s.shape) != shape for s in given):
+            raise ShapeError(
+                f"the state is ({', '.join(names)}), each of shape {shape}",
+                f"shapes {', '.join(str(tuple(s.shape)) for s in given)}",
+                "pass the state that a call before returned, or None for zeros",
+            )
+        tall = [s if batched else s.unsqueeze(1) for s in given]  # (L*D, B, H) each
+        return [tuple(s[place] for s in tall) for place in range(len(self.cells))]
+
+    def _pack_state(self, last: list[State], batched: bool) -> Tensor | State:
+        stacked = tuple(torch.stack(one) for one in zip(*last, strict=True))  # (L*D, B, H) each
+        packed = stacked if batched else tuple(s.squeeze(1) for s in stacked)
+        return packed if len(packed) > 1 else packed[0]
+
+    def explain(self) -> str:
+        """Which backend runs every cell, and why.
+
+        >>> from cellwright.cells import GRU
+        >>> print(Recurrent(GRU(3, 5)).explain())
+        layer 0, forward: GRU(3, 5)
+          backend torch; GRU(3, 5) is exactly a cell of torch.nn: PyTorch's own kernel gru runs it
+        """
+        lines = []
+        for place, (cell, choice) in enumerate(zip(self.cells, self.choices(), strict=True)):
+            layer, direction = divmod(place, self.directions)
+            lines.append(f"layer {layer}, {'backward' if direction else 'forward'}: {cell}")
+            lines.append(f"  backend {choice.backend}; {choice.reason}")
+        return "\n".join(lines)
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_layers={self.num_layers}, bidirectional={self.bidirectional}, "
+            f"batch_first={self.batch_first}, backend={self.backend!r}"
+        )

@@ -1,0 +1,101 @@
+"""Pictures of trainings, through matplotlib (extra `plot`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cellwright.errors import MissingPackageError
+from cellwright.text.files import write_atomically
+
+# Okabe and Ito's colours, which people with any colour vision tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+HOW_TO_GET = 'pip install "cellwright[plot]"'
+
+Metrics = Sequence[Mapping[str, Any]]
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw_curves(path: Path, metrics: Metrics, title: str) -> None:
+    """Draw perplexity and gradient norm of one training over its epochs as a PNG.
+
+    Args:
+        path: the file to write.
+        metrics: one mapping an epoch, as in metrics.jsonl.
+        title: what the picture says on top.
+    """
+    figure, (left, right) = _figure()
+    epochs = [line["epoch"] for line in metrics]
+    left.plot(epochs, [line["train_perplexity"] for line in metrics], color=COLOURS[0], label="training")
+    if metrics and metrics[0]["val_perplexity"] is not None:
+        values = [line["val_perplexity"] for line in metrics]
+        best = min(range(len(values)), key=values.__getitem__)
+        left.plot(epochs, values, color=COLOURS[1], linestyle="--", label="validation")
+        bits = metrics[best]["val_bits_per_character"]
+        left.plot(
+            epochs[best], values[best], "o", color=COLOURS[1], label=f"best: {values[best]:.2f} ({bits:.3f} bits/char)"
+        )
+    _axes(left, "perplexity")
+    right.plot(epochs, [line["gradient_norm"] for line in metrics], color=COLOURS[2], label="before clipping")
+    _axes(right, "mean norm of the gradient", logarithmic=False)
+    _save(path, figure, title)
+
+
+def draw_comparison(path: Path, runs: Mapping[str, Metrics], title: str) -> None:
+    """Draw the perplexities of several trainings, over epochs and over seconds of training, as a PNG.
+
+    Args:
+        path: the file to write.
+        runs: by cell, one mapping an epoch.
+        title: what the picture says on top.
+    """
+    figure, (left, right) = _figure()
+    styles = ("-", "--", "-.", ":")
+    for place, (name, metrics) in enumerate(runs.items()):
+        key = "val_perplexity" if metrics[0]["val_perplexity"] is not None else "train_perplexity"
+        values = [line[key] for line in metrics]
+        look: dict[str, Any] = {
+            "color": COLOURS[place % len(COLOURS)],
+            "linestyle": styles[place % len(styles)],
+            "label": name,
+        }
+        left.plot([line["epoch"] for line in metrics], values, **look)
+        right.plot([line["seconds"] for line in metrics], values, **look)
+        kind = "validation" if key == "val_perplexity" else "training"
+        _axes(left, f"{kind} perplexity")
+        _axes(right, f"{kind} perplexity", "seconds of training")
+    _save(path, figure, title)
+
+
+def _figure() -> tuple[Any, Any]:
+    try:
+        figure_module = importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise MissingPackageError("pictures need the package matplotlib", "a Python without it", HOW_TO_GET) from error
+    figure = figure_module.Figure(figsize=(10, 4), layout="constrained")
+    return figure, figure.subplots(1, 2)
+
+
+def _axes(axes: Any, label: str, over: str = "epoch", logarithmic: bool = True) -> None:
+    axes.set_xlabel(over)
+    axes.set_ylabel(label)
+    if logarithmic:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+
+
+def _save(path: Path, figure: Any, title: str) -> None:
+    figure.suptitle(title)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    write_atomically(path, content.getvalue())

@@ -1,0 +1,273 @@
+"""The main job: settings in, a trained run directory out; started, resumed, watched and saved."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from cellwright.cells import find_cell
+from cellwright.errors import CellwrightError, MissingPackageError, RunError
+from cellwright.text.batches import Batches
+from cellwright.text.checkpoint import save_checkpoint
+from cellwright.text.config import Settings
+from cellwright.text.corpus import Corpus, load_corpus
+from cellwright.text.curves import HOW_TO_GET, can_draw, draw_curves
+from cellwright.text.evaluate import Score, evaluate
+from cellwright.text.model import LanguageModel, count_parameters
+from cellwright.text.report import Report
+from cellwright.text.resume import restore
+from cellwright.text.run import Run, create_run
+from cellwright.text.sample import Picker, sample
+from cellwright.text.train import Trainer
+from cellwright.text.world import World
+
+SAMPLE_LENGTH = 50
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended: its run, why, and the measurements of its best epoch (none before the first)."""
+
+    run: Run
+    reason: str
+    best: dict[str, Any] | None
+
+
+class Job:
+    """One training and everything around it: it observes the trainer, and shows and saves what happens.
+
+    Args:
+        run: where results go.
+        settings: all settings.
+        corpus: the text as ids.
+        world: the processes that share the work.
+        console: where the course is shown.
+        tensorboard: whether to write event files for TensorBoard into the run.
+    """
+
+    def __init__(
+        self, run: Run, settings: Settings, corpus: Corpus, world: World, console: Console, tensorboard: bool = False
+    ) -> None:
+        self.run, self.settings, self.corpus, self.world, self.console = run, settings, corpus, world, console
+        self.stop_signal = 0
+        torch.manual_seed(settings.training.seed)
+        self.model = LanguageModel(settings.model, len(corpus.vocabulary)).to(world.device)
+        self.batches = make_batches(settings, corpus)
+        measure = self.measure if settings.data.validation else None
+        self.trainer = Trainer(self.model, self.batches, settings.training, measure, world, self)
+        self.report = Report(console, settings.training.epochs, len(self.batches), silent=not world.writes)
+        self.events = _event_writer(run.path) if tensorboard and world.writes else None
+
+    def measure(self, model: nn.Module) -> Score:
+        """The score on the held-out text."""
+        return evaluate(model, self.corpus.validation, self.corpus.vocabulary.characters(), self.world.device)
+
+    def resume(self) -> None:
+        """Take up the last checkpoint; a run that was stopped before its first starts from the beginning."""
+        if self.run.last.is_file():
+            restore(self.trainer, self.run.last)
+        if self.world.writes:
+            self.run.cut_metrics(self.trainer.progress.epoch)
+
+    def train(self, stop_after: int = 0) -> Outcome:
+        """Train to the end, or to a stop; SIGINT and SIGTERM end it after the current step, saved."""
+        old = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with self.report:
+                reason = self.trainer.train(stop_after)
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            if self.events:
+                self.events.close()
+        best = [line for line in self.run.read_metrics() if line["epoch"] == self.trainer.progress.best_epoch]
+        return Outcome(self.run, reason, best[0] if best else None)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self.stop_signal:  # the second time, at once
+            raise KeyboardInterrupt
+        self.stop_signal = number
+
+    def wants_to_stop(self) -> bool:
+        """Whether a signal came."""
+        return bool(self.stop_signal)
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Move the progress bar."""
+        self.report.step(trainer.progress.epoch + 1, trainer.progress.batch)
+
+    def on_epoch(self, trainer: Trainer, measured: dict[str, Any], is_best: bool) -> None:
+        """Write down, show and keep what an epoch gave."""
+        if not self.world.writes:
+            return
+        model = trainer.best_model
+        if is_best:
+            save_checkpoint(self.run.weights, "model", model.state_dict(), {"epoch": measured["epoch"]})
+        measured["sample"] = self.write_sample(model)
+        self.run.add_metrics(measured)
+        if self.events:
+            _add_events(self.events, measured)
+        self.report.epoch(measured)
+        if can_draw():
+            draw_curves(self.run.curves, self.run.read_metrics(), describe(self.settings))
+
+    def on_save(self, trainer: Trainer, tensors: dict[str, Tensor]) -> None:
+        """Save what going on needs."""
+        if self.world.writes:
+            save_checkpoint(self.run.last, "training", tensors, asdict(trainer.progress))
+
+    def write_sample(self, model: nn.Module) -> str:
+        """A few words that the model writes on from the beginning of the text."""
+        vocabulary = self.corpus.vocabulary
+        start = [int(i) for i in self.corpus.train[:10]]
+        never = () if vocabulary.unknown is None else (vocabulary.unknown,)
+        was_training = model.training
+        picked = list(
+            sample(model.eval(), start, SAMPLE_LENGTH, Picker(temperature=0.7, never=never), device=self.world.device)
+        )
+        model.train(was_training)
+        return vocabulary.decode(picked)
+
+    def introduce(self) -> None:
+        """Say what is going to be trained on what."""
+        data, corpus = self.settings.data, self.corpus
+        kinds = {"char": "characters", "byte": "bytes", "word": "words", "bpe": "BPE tokens"}[data.tokens]
+        self.report.say(
+            f"text: {', '.join(corpus.names)}; {len(corpus.train):,} {kinds} to train on, "
+            f"{len(corpus.validation):,} held out; vocabulary of {len(corpus.vocabulary)}"
+        )
+        self.report.say(f"model: {describe(self.settings)}; {count_parameters(self.model):,} parameters")
+        first = next(self.model.recurrent.choices())
+        together = f", {self.world.size} processes" if self.world.size > 1 else ""
+        self.report.say(f"backend: {first.backend}; {first.reason}; on {self.world.device}{together}")
+        if not can_draw():
+            self.report.say(f"no picture of the curves without matplotlib: {HOW_TO_GET}")
+
+
+def make_batches(settings: Settings, corpus: Corpus) -> Batches:
+    """The batches of a training."""
+    training = settings.training
+    return Batches(corpus.train, training.batch_size, training.steps, training.batches, training.seed)
+
+
+def describe(settings: Settings) -> str:
+    """A model in a few words."""
+    model = settings.model
+    layers = "" if model.num_layers == 1 else f"{model.num_layers} x "
+    return f"{layers}{model.hidden_size} units of {model.cell}"
+
+
+def start_job(
+    settings: Settings,
+    choose_path: Callable[[Settings], Path],
+    world: World,
+    console: Console,
+    tensorboard: bool = False,
+) -> Job:
+    """Read the text, make the run directory, and get everything ready to train.
+
+    Args:
+        settings: all settings.
+        choose_path: where the run goes, given the settings with the texts that were really found.
+        world: the processes that share the work.
+        console: where the course is shown.
+        tensorboard: whether to write event files.
+
+    Raises:
+        CellwrightError: anything a user can get wrong; no directory is left behind.
+    """
+    world.check_batch(settings.training.batch_size)
+    find_cell(settings.model.cell)
+    corpus = load_corpus(settings.data, note=note_to(console, world))
+    settings = settings.replace(text=corpus.names)
+    refuse_small_text(settings, corpus)
+    job = Job(Run(choose_path(settings)), settings, corpus, world, console, tensorboard=False)
+    _on_first_process(world, lambda: create_run(job.run.path, settings, corpus))
+    if tensorboard and world.writes:
+        job.events = _event_writer(job.run.path)
+    return job
+
+
+def resume_job(
+    run: Run, world: World, console: Console, cell: str | None = None, epochs: int = 0, tensorboard: bool = False
+) -> Job:
+    """Get a stopped training ready to go on.
+
+    Args:
+        run: its directory.
+        world: the processes that share the work, as many as before or not.
+        console: where the course is shown.
+        cell: the cell's file, where it is in a file.
+        epochs: another number of epochs to train to; 0 keeps the run's.
+        tensorboard: whether to write event files.
+
+    Raises:
+        RunError: the directory is damaged, or its text has changed.
+    """
+    settings = run.settings().replace(**run.trusted(cell), **({"epochs": epochs} if epochs else {}))
+    world.check_batch(settings.training.batch_size)
+    corpus = load_corpus(settings.data, vocabulary=run.vocabulary(), note=note_to(console, world))
+    if corpus.sha256 != run.config().get("sha256"):
+        raise RunError(
+            "a training goes on with the very text it began with",
+            f"another content of {', '.join(corpus.names)} than {run.path} began with",
+            "restore the text, or train anew with another --out",
+        )
+    job = Job(run, settings, corpus, world, console, tensorboard)
+    job.resume()
+    return job
+
+
+def refuse_small_text(settings: Settings, corpus: Corpus) -> None:
+    """Refuse a text that does not fill one batch."""
+    make_batches(settings, corpus)
+    if settings.data.validation and len(corpus.validation) < 2:
+        raise CellwrightError(
+            "the held-out part of a text has at least 2 tokens",
+            f"{len(corpus.validation)} of {len(corpus.train) + len(corpus.validation):,}",
+            "write a larger --validation, or 0 for none",
+        )
+
+
+def note_to(console: Console, world: World) -> Callable[[str], None]:
+    """A function that prints a line, on the first process only."""
+    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True) if world.writes else None
+
+
+def _on_first_process(world: World, do: Callable[[], Any]) -> None:
+    """Do something on the first process; where that fails, it fails on all."""
+    failure: CellwrightError | None = None
+    if world.writes:
+        try:
+            do()
+        except CellwrightError as error:
+            failure = error
+    failure = world.agree(failure)
+    if failure:
+        raise failure
+
+
+def _event_writer(path: Path) -> Any:
+    try:
+        return importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(path / "tensorboard"))
+    except ImportError as error:
+        raise MissingPackageError(
+            "--tensorboard needs the package tensorboard",
+            "a Python without it",
+            'pip install "cellwright[tensorboard]"',
+        ) from error
+
+
+def _add_events(events: Any, measured: dict[str, Any]) -> None:
+    for name, value in measured.items():
+        if isinstance(value, (int, float)) and name != "epoch":
+            events.add_scalar(name, value, measured["epoch"])

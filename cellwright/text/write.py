@@ -1,0 +1,82 @@
+"""A trained run writes: a prefix becomes ids, picked ids become text as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from cellwright.errors import SettingError, TextError
+from cellwright.text.reading import clean
+from cellwright.text.run import Run
+from cellwright.text.sample import Picker, sample
+from cellwright.text.vocabulary import Vocabulary
+
+LONGEST_CHARACTER = 4  # bytes of UTF-8
+
+
+def write(
+    run: Run,
+    prefix: str | None,
+    length: int,
+    picker: Picker,
+    seed: int = 0,
+    device: torch.device | None = None,
+    cell: str | None = None,
+) -> Iterator[str]:
+    """Yield the prefix as the model reads it, and then piece by piece what the model writes on.
+
+    Args:
+        run: a trained run.
+        prefix: what to write on from; None starts from the most frequent token.
+        length: how many tokens to write.
+        picker: how each is picked.
+        seed: of the picks.
+        device: where to compute.
+        cell: the cell's file, where it is in a file.
+
+    Raises:
+        TextError: the prefix is empty, or holds what the vocabulary does not have.
+    """
+    if length < 0:
+        raise SettingError("length is at least 0", f"{length}", "write --length 200, say")
+    vocabulary = run.vocabulary()
+    ids = read_prefix(prefix, vocabulary, run.settings().data.cleaning)
+    model = run.model(cell, device)
+    never = () if vocabulary.unknown is None else (vocabulary.unknown,)
+    chosen = Picker(picker.greedy, picker.temperature, picker.top_k, picker.top_p, never)
+    yield vocabulary.decode(ids)
+    yield from pieces(vocabulary, sample(model, ids, length, chosen, seed, device))
+
+
+def read_prefix(prefix: str | None, vocabulary: Vocabulary, cleaning: str) -> list[int]:
+    """The ids of a prefix; with letters-only cleaning its capitals become small."""
+    if prefix is None:
+        return [min(1, len(vocabulary) - 1)]
+    if not prefix:
+        raise TextError(
+            "a prefix has at least one character", "an empty one", "write --prefix 'the time', say, or leave it out"
+        )
+    text = prefix.lower() if cleaning == "letters" else "".join(clean([prefix], cleaning))
+    missing = vocabulary.missing(text)
+    if missing:
+        raise TextError(
+            "a prefix holds only what the vocabulary of the run has",
+            f"{', '.join(map(repr, missing))} in {prefix!r}",
+            "write the prefix without it",
+        )
+    return [int(i) for i in vocabulary.ids(text)]
+
+
+def pieces(vocabulary: Vocabulary, ids: Iterable[int]) -> Iterator[str]:
+    """The text of ids as they come; bytes that begin a character wait for those that end it."""
+    waiting: list[int] = []
+    for token in ids:
+        waiting.append(token)
+        text = vocabulary.decode(waiting)
+        if text.endswith("\ufffd") and len(waiting) < LONGEST_CHARACTER:
+            continue
+        yield vocabulary.joint + text
+        waiting = []
+    if waiting:
+        yield vocabulary.joint + vocabulary.decode(waiting)
