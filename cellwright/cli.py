@@ -183,7 +183,7 @@ def _print_outcome(job: Job, outcome: Outcome, console: Console, as_json: bool) 
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(help="The directory of a trained run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a trained run.")],
     prefix: Annotated[
         Optional[str], typer.Option("--prefix", help="What to write on from.", show_default="a blank")
     ] = None,
@@ -212,7 +212,7 @@ def sample(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The directory of a trained run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a trained run.")],
     text: Annotated[
         Optional[str], typer.Argument(help="The text to measure on.", show_default="what the run held out")
     ] = None,
@@ -310,14 +310,29 @@ app.command("eval")(evaluate)
 app.command("compare")(with_settings(compare, leave_out=("cell",)))
 
 
+def _refuse(message: str) -> NoReturn:
+    print(f"cellwright: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command; an error of the user's is one line, and exit status 2."""
     try:
         status = typer.main.get_command(app).main(args=arguments, prog_name="cellwright", standalone_mode=False)
-    except (CellwrightError, typer.TyperException) as error:
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"cellwright: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(2)
+    except CellwrightError as error:
+        _refuse(str(error))
+    except typer.TyperException as error:
+        _refuse(f"{error.format_message()} See --help.")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        _refuse(
+            str(
+                CellwrightError(
+                    "a training fits into memory", str(error), "write a smaller --hidden-size or --batch-size"
+                )
+            )
+        )
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
-from cellwright.kernels import torch_nn
+from cellwright.kernels.torch_nn import run_torch, standard_form
 from cellwright.step import unroll
 
 Runner = Callable[[Cell, Tensor, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]]
@@ -36,13 +36,13 @@ def choose(cell: Cell, backend: str = "auto") -> Choice:
     """
     if backend not in BACKENDS:
         raise BackendError(f"a backend is one of {', '.join(BACKENDS)}", repr(backend), "write one of those names")
-    form = torch_nn.standard_form(cell)
+    form = standard_form(cell)
     name = type(cell).__name__
     if backend == "eager":
         return Choice("eager", unroll, "asked for by name: the equations step by step in a Python loop")
     if form is not None:
         asked = "asked for by name" if backend == "torch" else f"{cell} is exactly a cell of torch.nn"
-        return Choice("torch", torch_nn.run, f"{asked}: PyTorch's own kernel {form.kernel} runs it")
+        return Choice("torch", run_torch, f"{asked}: PyTorch's own kernel {form.kernel} runs it")
     if backend == "torch":
         raise BackendError(
             "backend 'torch' runs exactly the cells of torch.nn: RNN, GRU with the reset after the product, LSTM",

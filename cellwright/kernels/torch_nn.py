@@ -39,7 +39,7 @@ def stacked_weights(cell: Cell, form: TorchForm) -> list[Tensor]:
     return [weight_ih.contiguous(), weight_hh.contiguous(), bias_ih, bias_hh]
 
 
-def run(cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run_torch(cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Outputs (T, B, H) and final states, each (B, H), of a standard cell over x (T, B, I)."""
     form = standard_form(cell)
     assert form is not None

@@ -10,6 +10,7 @@ from cellwright.errors import SettingError
 class Dropout(nn.Module):
     """Zero a share of the entries of x (T, B, H) while training, and scale up the rest.
 
+    >>> import torch
     >>> x = torch.ones(4, 1, 6)
     >>> held = Dropout(0.5, held=True)(x)   # the same units at every step
     >>> bool((held == held[0]).all())

@@ -46,7 +46,7 @@ def assess(
             )
     else:
         whole = run.settings().replace(text=(text,), validation=0.0, max_tokens=0)
-        corpus = load_corpus(whole.data, vocabulary=vocabulary, note=note)
+        corpus = load_corpus(whole.data, vocabulary=vocabulary)
         test, name = corpus.train, corpus.names[0]
     if len(test) < 2:
         raise TextError("a text to measure on has at least 2 tokens", f"{len(test)} in {name}", "name a longer text")
@@ -68,7 +68,7 @@ def assess(
 
 def _own_text(run: Run, note: Callable[[str], None], needed: bool) -> Corpus | None:
     try:
-        corpus = load_corpus(run.settings().data, vocabulary=run.vocabulary(), note=lambda line: None)
+        corpus = load_corpus(run.settings().data, vocabulary=run.vocabulary())
         if corpus.sha256 == run.config().get("sha256"):
             return corpus
         raise RunError(

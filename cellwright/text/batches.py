@@ -60,7 +60,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches in every epoch, whatever its offset."""
-        return (len(self.tokens) - self.steps) // (self.batch_size * self.steps)
+        return max(len(self.tokens) - self.steps, 0) // (self.batch_size * self.steps)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and targets, each (T, B), of an epoch, from its batch `first` on."""

@@ -48,7 +48,7 @@ class ModelSettings:
     cell: str = setting("A cell of the library, or path/to/file.py:Class.")
     backend: str = setting("What runs the cell; auto takes the fastest that computes the same.", BACKENDS)
     hidden_size: int = setting("Units of every recurrent layer.", low=1)
-    num_layers: int = setting("Recurrent layers on top of each other.", low=1)
+    num_layers: int = setting("Recurrent layers on top of each other.", low=1, below=1000)
     bidirectional: bool = setting("Refused here: a language model must not read the future.")
     embedding_size: int = setting("Columns of the learned token vectors; 0 feeds one-hot vectors.", low=0)
     tied: bool = setting("Use the embedding as the output's weights too; both then have the same width.")

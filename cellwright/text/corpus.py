@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cellwright.text.bpe import BpeVocabulary
 from cellwright.text.config import DataSettings
 from cellwright.text.files import cannot_write
 from cellwright.text.reading import read
-from cellwright.text.sources import find_sources
+from cellwright.text.sources import Note, find_sources
 from cellwright.text.vocabulary import ByteVocabulary, CharVocabulary, Ids, Vocabulary, WordVocabulary
 
 KINDS: dict[str, type[Vocabulary]] = {
@@ -38,7 +38,7 @@ def load_corpus(
     settings: DataSettings,
     directory: Path | None = None,
     vocabulary: Vocabulary | None = None,
-    note: Callable[[str], None] = print,
+    note: Note | None = None,
 ) -> Corpus:
     """Read the texts of the settings into token ids.
 
@@ -49,7 +49,7 @@ def load_corpus(
         settings: which texts, and how they become tokens.
         directory: where that file lies (default: the system's place for temporary files).
         vocabulary: one to encode with, instead of learning it from the text.
-        note: is told in one line what differs from what was asked.
+        note: see `find_sources`.
 
     Raises:
         TextError: a text cannot be read.

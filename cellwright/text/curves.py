@@ -85,6 +85,8 @@ def _figure() -> tuple[Any, Any]:
 
 def _axes(axes: Any, label: str, over: str = "epoch", logarithmic: bool = True) -> None:
     axes.set_xlabel(over)
+    if over == "epoch":
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel(label)
     if logarithmic:
         axes.set_yscale("log")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,20 +18,21 @@ from torch import Tensor, nn
 from cellwright.cells import find_cell
 from cellwright.errors import CellwrightError, MissingPackageError, RunError
 from cellwright.text.batches import Batches
-from cellwright.text.checkpoint import save_checkpoint
+from cellwright.text.checkpoint import load_checkpoint, save_checkpoint
 from cellwright.text.config import Settings
 from cellwright.text.corpus import Corpus, load_corpus
 from cellwright.text.curves import HOW_TO_GET, can_draw, draw_curves
 from cellwright.text.evaluate import Score, evaluate
 from cellwright.text.model import LanguageModel, count_parameters
 from cellwright.text.report import Report
-from cellwright.text.resume import restore
-from cellwright.text.run import Run, create_run
+from cellwright.text.resume import part, restore
+from cellwright.text.run import Run, check_model, create_run
 from cellwright.text.sample import Picker, sample
 from cellwright.text.train import Trainer
 from cellwright.text.world import World
 
 SAMPLE_LENGTH = 50
+SECONDS_BETWEEN_PICTURES = 10.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Job:
     ) -> None:
         self.run, self.settings, self.corpus, self.world, self.console = run, settings, corpus, world, console
         self.stop_signal = 0
+        self.drawn = time.monotonic()
         torch.manual_seed(settings.training.seed)
         self.model = LanguageModel(settings.model, len(corpus.vocabulary)).to(world.device)
         self.batches = make_batches(settings, corpus)
@@ -89,6 +92,7 @@ class Job:
                 signal.signal(number, handler)
             if self.events:
                 self.events.close()
+        self.draw()
         best = [line for line in self.run.read_metrics() if line["epoch"] == self.trainer.progress.best_epoch]
         return Outcome(self.run, reason, best[0] if best else None)
 
@@ -117,8 +121,15 @@ class Job:
         if self.events:
             _add_events(self.events, measured)
         self.report.epoch(measured)
-        if can_draw():
-            draw_curves(self.run.curves, self.run.read_metrics(), describe(self.settings))
+        if time.monotonic() - self.drawn > SECONDS_BETWEEN_PICTURES:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the curves so far, where matplotlib is."""
+        measured = self.run.read_metrics()
+        if can_draw() and measured and self.world.writes:
+            draw_curves(self.run.curves, measured, describe(self.settings))
+            self.drawn = time.monotonic()
 
     def on_save(self, trainer: Trainer, tensors: dict[str, Tensor]) -> None:
         """Save what going on needs."""
@@ -215,15 +226,20 @@ def resume_job(
     """
     settings = run.settings().replace(**run.trusted(cell), **({"epochs": epochs} if epochs else {}))
     world.check_batch(settings.training.batch_size)
-    corpus = load_corpus(settings.data, vocabulary=run.vocabulary(), note=note_to(console, world))
+    corpus = load_corpus(settings.data, vocabulary=run.vocabulary())
     if corpus.sha256 != run.config().get("sha256"):
         raise RunError(
             "a training goes on with the very text it began with",
             f"another content of {', '.join(corpus.names)} than {run.path} began with",
             "restore the text, or train anew with another --out",
         )
+    if run.last.is_file():
+        tensors, _ = load_checkpoint(run.last, "training")
+        check_model(run.last, part(tensors, "model"), settings, len(corpus.vocabulary))
     job = Job(run, settings, corpus, world, console, tensorboard)
     job.resume()
+    if epochs and settings.training.schedule != "constant":
+        job.report.say(f"the {settings.training.schedule} course of the learning rate is laid over {epochs} epochs now")
     return job
 
 

@@ -27,7 +27,7 @@ def restore(trainer: Trainer, path: Path) -> None:
     """
     tensors, values = load_checkpoint(path, "training")
     progress = _progress(path, values, trainer)
-    groups = {name: _part(tensors, name) for name in ("model", "average", "optimizer", "carried", "random")}
+    groups = {name: part(tensors, name) for name in ("model", "average", "optimizer", "carried", "random")}
     check_tensors(path, groups["model"], trainer.model.state_dict())
     check_tensors(path, groups["average"], trainer.average.state_dict() if trainer.average else {})
     check_tensors(path, groups["optimizer"], _expected_optimizer(trainer, groups["optimizer"]))
@@ -41,7 +41,8 @@ def restore(trainer: Trainer, path: Path) -> None:
     trainer.progress = progress
 
 
-def _part(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
+def part(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
+    """The tensors of one group of a checkpoint, without its name in front of theirs."""
     return {name.partition(".")[2]: t for name, t in tensors.items() if name.partition(".")[0] == group}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cellwright.cells import LIBRARY
 from cellwright.errors import RunError
@@ -102,8 +103,7 @@ class Run:
         settings = self.settings().replace(**self.trusted(cell))
         tensors, _ = load_checkpoint(self.weights, "model")
         vocabulary = len(self.vocabulary())
-        with torch.device("meta"):  # shapes only: a forged size costs no memory
-            check_tensors(self.weights, tensors, LanguageModel(settings.model, vocabulary).state_dict())
+        check_model(self.weights, tensors, settings, vocabulary)
         model = LanguageModel(settings.model, vocabulary)
         model.load_state_dict(tensors)
         return model.to(device).eval()
@@ -147,6 +147,17 @@ class Run:
         """Forget measurements of epochs that the last checkpoint has not seen, before they are repeated."""
         kept = [line for line in self.read_metrics() if line.get("epoch", 0) <= epochs]
         write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def check_model(path: Path, tensors: Mapping[str, Tensor], settings: Settings, vocabulary_size: int) -> None:
+    """Refuse weights that are not of the model of the settings; a forged size costs no memory.
+
+    Raises:
+        RunError: naming the first tensor that differs.
+    """
+    with torch.device("meta"):  # shapes only
+        wanted = LanguageModel(settings.model, vocabulary_size).state_dict()
+    check_tensors(path, tensors, wanted)
 
 
 def create_run(path: Path, settings: Settings, corpus: Corpus) -> Run:

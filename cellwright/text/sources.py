@@ -34,7 +34,10 @@ class Source:
     open: Callable[[], BinaryIO]
 
 
-def find_sources(names: Sequence[str], note: Callable[[str], None] = print) -> list[Source]:
+Note = Callable[[str], None]
+
+
+def find_sources(names: Sequence[str], note: Note | None = None) -> list[Source]:
     """The texts behind paths and the names time-machine and python-docs.
 
     >>> [source.name for source in find_sources(["python-docs"])]
@@ -42,17 +45,18 @@ def find_sources(names: Sequence[str], note: Callable[[str], None] = print) -> l
 
     Args:
         names: paths of UTF-8 files, `time-machine`, `python-docs`, in any mixture.
-        note: is told in one line when The Time Machine is out of reach and python-docs stands in.
+        note: is told in one line when The Time Machine is out of reach and python-docs stands in; with
+            None nothing may stand in.
 
     Raises:
-        TextError: a path is missing, or is a directory, or may not be read.
+        TextError: a path is missing, or is a directory, or may not be read; The Time Machine is out of reach.
     """
     if not names:
         raise TextError("training needs at least one text", "none", "name a file, time-machine or python-docs")
     return [_find(name, note) for name in names]
 
 
-def _find(name: str, note: Callable[[str], None]) -> Source:
+def _find(name: str, note: Note | None) -> Source:
     if name == PYTHON_DOCS:
         return Source(PYTHON_DOCS, _python_docs)
     if name == TIME_MACHINE:
@@ -85,8 +89,8 @@ def cache_directory() -> Path:
     return Path(base).expanduser() / "cellwright"
 
 
-def _time_machine(note: Callable[[str], None]) -> Path | None:
-    """The Time Machine from the cache, else downloaded into it; None without a network."""
+def _time_machine(note: Note | None) -> Path | None:
+    """The Time Machine from the cache, else downloaded into it; None, and a note, without a network."""
     directory = cache_directory()
     mirrored, gutenberg = directory / "timemachine.txt", directory / "timemachine-gutenberg.txt"
     if mirrored.is_file() and hashlib.sha1(mirrored.read_bytes()).hexdigest() == MIRROR_SHA1:
@@ -99,9 +103,14 @@ def _time_machine(note: Callable[[str], None]) -> Path | None:
             return _keep(path, accept(_download(url)))
         except (OSError, ValueError) as error:
             reasons.append(f"{url}: {' '.join(str(error).split())}")
-    note(
-        f"The Time Machine is neither in {directory} nor to be downloaded ({'; '.join(reasons)}): taking {PYTHON_DOCS}"
-    )
+    why = f"neither timemachine.txt in {directory} nor a download ({'; '.join(reasons)})"
+    if note is None:
+        raise TextError(
+            f"{TIME_MACHINE} is read from the cache or downloaded",
+            why,
+            "put the file there, or name its folder: CELLWRIGHT_DATA",
+        )
+    note(f"{TIME_MACHINE}: {why}; taking {PYTHON_DOCS} instead")
     return None
 
 

@@ -123,7 +123,7 @@ class ByteVocabulary(Vocabulary):
             yield np.frombuffer(chunk.encode(), np.uint8)
 
     def decode(self, ids: Iterable[int]) -> str:
-        return bytes(ids).decode("utf-8", "replace")
+        return bytes(int(i) for i in ids).decode("utf-8", "replace")
 
     def missing(self, text: str) -> list[str]:
         return []

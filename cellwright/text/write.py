@@ -40,8 +40,8 @@ def write(
     """
     if length < 0:
         raise SettingError("length is at least 0", f"{length}", "write --length 200, say")
-    vocabulary = run.vocabulary()
-    ids = read_prefix(prefix, vocabulary, run.settings().data.cleaning)
+    cleaning, vocabulary = run.settings().data.cleaning, run.vocabulary()
+    ids = read_prefix(prefix, vocabulary, cleaning)
     model = run.model(cell, device)
     never = () if vocabulary.unknown is None else (vocabulary.unknown,)
     chosen = Picker(picker.greedy, picker.temperature, picker.top_k, picker.top_p, never)

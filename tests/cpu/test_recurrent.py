@@ -1,0 +1,198 @@
+"""Recurrent: shapes, states, layouts, backends and the words of its errors."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import cellwright as cw
+from cellwright.cells import GRU, LIBRARY, LSTM, RNN
+from cellwright.errors import BackendError, CellError, SettingError, ShapeError
+from cellwright.layers import Dropout
+
+NAMES = list(LIBRARY)
+
+
+class Leaky(cw.Cell):
+    """A cell of a user's own, with an output that is not a state."""
+
+    state = ("h",)
+    gates = {"h": "hidden state"}
+
+    def __init__(self, input_size, hidden_size, leak=0.9):
+        super().__init__(input_size, hidden_size)
+        self.leak = leak
+        self.add_gates()
+
+    def step(self, x, h):
+        h = self.leak * h + (1 - self.leak) * torch.tanh(x @ self.W_xh + h @ self.W_hh + self.b_h)
+        return torch.relu(h), h
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sequence_in_two_parts_with_the_state_carried_is_the_whole(name):
+    layer = cw.Recurrent(LIBRARY[name](3, 5), num_layers=2).double()
+    x = torch.randn(9, 2, 3).double()
+    y, state = layer(x)
+    first, carried = layer(x[:4])
+    second, last = layer(x[4:], carried)
+    torch.testing.assert_close(torch.cat([first, second]), y)
+    torch.testing.assert_close(last, state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_is_its_rows_and_unbatched_is_a_batch_of_one(name):
+    layer = cw.Recurrent(LIBRARY[name](3, 5), bidirectional=True).double()
+    x = torch.randn(6, 4, 3).double()
+    y, _ = layer(x)
+    for row in range(4):
+        alone, _ = layer(x[:, row])
+        torch.testing.assert_close(alone, y[:, row])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bidirectional_is_two_runs(name):
+    layer = cw.Recurrent(LIBRARY[name](3, 5), bidirectional=True).double()
+    forward, backward = (cw.Recurrent(cell) for cell in layer.cells)
+    x = torch.randn(6, 2, 3).double()
+    expected = torch.cat([forward(x)[0], backward(x.flip(0))[0].flip(0)], dim=2)
+    torch.testing.assert_close(layer(x)[0], expected)
+
+
+def test_batch_first_only_turns_the_axes():
+    layer = cw.Recurrent(LSTM(3, 5), batch_first=True)
+    other = cw.Recurrent(list(layer.cells))
+    x = torch.randn(2, 7, 3)
+    torch.testing.assert_close(layer(x)[0], other(x.transpose(0, 1))[0].transpose(0, 1))
+
+
+def test_dropout_acts_between_layers_in_training_only():
+    layer = cw.Recurrent(LSTM(3, 5), num_layers=2, dropout=0.5)
+    x = torch.randn(6, 2, 3)
+    assert not torch.equal(layer(x)[0], layer(x)[0])
+    layer.eval()
+    assert torch.equal(layer(x)[0], layer(x)[0])
+    single = cw.Recurrent(LSTM(3, 5), dropout=0.5)  # never after the last layer
+    assert torch.equal(single(x)[0], single(x)[0])
+
+
+def test_dropout_masks_of_parts_are_cut_from_the_mask_of_the_whole():
+    whole, part = Dropout(0.5), Dropout(0.5)
+    part.rows(1, 3)
+    x = torch.ones(4, 6, 5)
+    torch.manual_seed(3)
+    together = whole(x)
+    torch.manual_seed(3)
+    torch.testing.assert_close(part(x[:, 2:4]), together[:, 2:4])
+
+
+def test_a_cell_of_ones_own_runs_stacked_and_gives_its_extra_output():
+    layer = cw.Recurrent(Leaky(3, 5, leak=0.5), num_layers=2)
+    y, h = layer(torch.randn(4, 2, 3))
+    assert (y.shape, h.shape) == ((4, 2, 5), (2, 2, 5))
+    assert bool((y >= 0).all())
+    torch.testing.assert_close(y[-1], torch.relu(h[-1]))
+    assert [cell.leak for cell in layer.cells] == [0.5, 0.5]
+    assert "torch.nn does not have the equations of Leaky" in layer.explain()
+
+
+def test_layers_have_weights_of_their_own():
+    layer = cw.Recurrent(RNN(5, 5), num_layers=2)
+    assert not torch.equal(layer.cells[0].W_hh, layer.cells[1].W_hh)
+
+
+def test_rewritten_equations_are_not_handed_to_torch():
+    class Peculiar(LSTM):
+        def step(self, x, h, c):
+            h, c = super().step(x, h, c)
+            return 2 * h, c
+
+    layer = cw.Recurrent(Peculiar(3, 5))
+    assert next(layer.choices()).backend == "eager"
+    patched = LSTM(3, 5)
+    patched.step = lambda x, h, c: (h, c)
+    assert next(cw.Recurrent(patched).choices()).backend == "eager"
+
+
+def test_copies_and_saved_weights_are_the_same_layer():
+    layer = cw.Recurrent(GRU(3, 5, reset_after=False), num_layers=2)
+    x = torch.randn(4, 2, 3)
+    twin = copy.deepcopy(layer)
+    torch.testing.assert_close(twin(x)[0], layer(x)[0])
+    other = cw.Recurrent(GRU(3, 5, reset_after=False), num_layers=2)
+    other.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(other(x)[0], layer(x)[0])
+
+
+def test_no_bias_leaves_no_parameter_and_moves_with_the_module():
+    cell = LSTM(3, 5, bias=False).double()
+    assert [name for name, _ in cell.named_parameters() if name.startswith("b_")] == []
+    assert cw.Recurrent(cell)(torch.zeros(2, 1, 3).double())[0].dtype == torch.float64
+
+
+def test_a_graph_of_modules_is_checked_by_hand():
+    """The RNN with numbers that can be followed with a pencil: h = relu(2 * 3 + 1 * 4 + 5)."""
+    cell = RNN(1, 1, nonlinearity="relu")
+    for name, value in (("W_xh", 2.0), ("W_hh", 1.0), ("b_h", 5.0)):
+        cell.get_parameter(name).data.fill_(value)
+    assert cell(torch.tensor([[3.0]]), torch.tensor([[4.0]])).item() == 15.0
+
+
+def build(**options):
+    return cw.Recurrent(GRU(3, 5), **options)
+
+
+ERRORS = [
+    (lambda: RNN(0, 5), CellError, "input_size is a whole number of at least 1; got input_size=0"),
+    (lambda: RNN(3, True), CellError, "hidden_size is a whole number of at least 1; got hidden_size=True"),
+    (lambda: RNN(3, 5, "sin"), CellError, "nonlinearity is 'tanh' or 'relu'; got 'sin'"),
+    (lambda: cw.Cell(3, 5)(torch.zeros(1, 3)), CellError, "a cell needs a method step"),
+    (lambda: build(num_layers=0), SettingError, "num_layers is a whole number of at least 1; got 0"),
+    (lambda: build(backend="warp"), BackendError, "a backend is one of auto, torch, eager; got 'warp'"),
+    (lambda: build(dropout=1.0), SettingError, "dropout is a share of at least 0 and below 1; got 1.0"),
+    (lambda: build()(torch.zeros(3)), ShapeError, "I = 3 columns and T at least 1; got a tensor of shape (3,)"),
+    (lambda: build()(torch.zeros(0, 2, 3)), ShapeError, "got a tensor of shape (0, 2, 3)"),
+    (lambda: build()(torch.zeros(4, 2, 7)), ShapeError, "got a tensor of shape (4, 2, 7); reshape x to (T, B, I)"),
+    (lambda: build(batch_first=True)(torch.zeros(4, 0, 3)), ShapeError, "x is (B, T, I)"),
+    (lambda: build()(torch.zeros(4, 2, 3).double()), ShapeError, "torch.float32; got torch.float64"),
+    (lambda: build()([1.0]), ShapeError, "got list; pass a tensor"),
+    (
+        lambda: build()(torch.zeros(4, 2, 3), torch.zeros(1, 3, 5)),
+        ShapeError,
+        "each of shape (1, 2, 5); got shapes (1, 3, 5)",
+    ),
+    (
+        lambda: cw.Recurrent([GRU(3, 5)], num_layers=2),
+        CellError,
+        "one Cell for each layer and direction, here 2; got 1",
+    ),
+    (
+        lambda: cw.Recurrent(GRU(3, 5, reset_after=False), backend="torch"),
+        BackendError,
+        "got GRU(3, 5, reset_after=False), whose equations torch.nn does not have; write backend='auto'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "kind", "words"), ERRORS, ids=[words[:40] for _, _, words in ERRORS])
+def test_an_error_says_the_rule_what_came_and_what_to_write(wrong, kind, words):
+    with pytest.raises(kind) as caught:
+        wrong()
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert all((caught.value.rule, caught.value.came, caught.value.write))
+
+
+def test_a_step_that_returns_too_much_is_refused():
+    class Chatty(RNN):
+        def step(self, x, h):
+            return h, h, h
+
+    with pytest.raises(CellError, match=r"got 3 values from Chatty\.step; return h"):
+        cw.Recurrent(Chatty(3, 5))(torch.zeros(2, 1, 3))
+
+
+def test_any_module_can_hold_the_layer():
+    model = nn.Sequential(nn.Linear(2, 3), cw.Recurrent(LSTM(3, 5)))
+    assert model(torch.zeros(4, 1, 2))[0].shape == (4, 1, 5)

@@ -1,0 +1,54 @@
+"""Two processes under torchrun train what one trains with the same whole batch."""
+
+import socket
+
+import pytest
+
+from tests.text.helpers import command, metrics, small_flags
+
+
+def launcher():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return (
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-addr",
+        "127.0.0.1",
+        "--master-port",
+        str(port),
+    )
+
+
+@pytest.mark.parametrize("flags", [{}, {"batches": "random", "cell": "gru", "average": 0.0, "num_layers": 2}])
+def test_two_processes_are_one(flags, tmp_path):
+    options = ["train", "python-docs", *small_flags(**flags), "--out"]
+    alone = command(*options, tmp_path / "one")
+    together = command(*options, tmp_path / "two", launcher=launcher())
+    assert alone.returncode == together.returncode == 0, alone.stderr + together.stderr
+    assert together.stdout.count("epoch   1/3") == 1, "only the first process speaks"
+    assert "2 processes" in together.stdout
+    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        for name in ("train_perplexity", "val_perplexity", "gradient_norm"):
+            assert two[name] == pytest.approx(one[name], rel=1e-5), name
+
+
+def test_stopped_together_and_resumed_alone(tmp_path):
+    options = ["train", "python-docs", *small_flags(), "--out"]
+    command(*options, tmp_path / "one")
+    stopped = command(*options, tmp_path / "two", "--stop-after", "1", launcher=launcher())
+    assert stopped.returncode == 0, stopped.stderr
+    resumed = command("train", "--resume", tmp_path / "two")
+    assert resumed.returncode == 0, resumed.stderr
+    last = [metrics(tmp_path / name)[-1]["train_perplexity"] for name in ("one", "two")]
+    assert last[1] == pytest.approx(last[0], rel=1e-5)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_by_all(tmp_path):
+    done = command("train", "python-docs", *small_flags(batch_size=3), "--out", tmp_path / "run", launcher=launcher())
+    assert done.returncode != 0
+    assert "batch_size is shared out equally among 2 processes; got batch_size=3; write a multiple of 2" in done.stderr
+    assert not (tmp_path / "run").exists()
