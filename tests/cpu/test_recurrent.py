@@ -87,6 +87,18 @@ def test_dropout_masks_of_parts_are_cut_from_the_mask_of_the_whole():
     torch.testing.assert_close(part(x[:, 2:4]), together[:, 2:4])
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_zeroes_its_share_and_keeps_the_mean(share):
+    x = torch.ones(50, 40, 100)
+    y = Dropout(share)(x)
+    assert float((y == 0).float().mean()) == pytest.approx(share, abs=0.005)
+    assert float(y.mean()) == pytest.approx(1, abs=0.02)
+    assert len(y.unique()) == 2
+    runs = (y[1:] == y[:-1]).float().mean()  # neighbours are independent
+    assert float(runs) == pytest.approx(share**2 + (1 - share) ** 2, abs=0.01)
+    assert torch.equal(Dropout(0.0)(x), x)
+
+
 def test_a_cell_of_ones_own_runs_stacked_and_gives_its_extra_output():
     layer = cw.Recurrent(Leaky(3, 5, leak=0.5), num_layers=2)
     y, h = layer(torch.randn(4, 2, 3))

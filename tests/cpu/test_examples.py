@@ -1,0 +1,34 @@
+"""Every example runs, and reaches what it says; so does the code in the README."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import cellwright
+
+ROOT = Path(cellwright.__file__).parent.parent
+REACHED = {"own_cell.py": 0.1, "by_hand.py": 1e-6}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_an_example_runs(path, capsys):
+    error = runpy.run_path(str(path))["main"]()
+    assert error < REACHED[path.name]
+    assert capsys.readouterr().out
+
+
+def test_the_code_of_the_readme_runs(capsys):
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    space = {}
+    for block in code:
+        exec(block, space)
+    assert space["y"].shape == (35, 32, 512)
+    assert "forget gate" in capsys.readouterr().out
+
+
+def test_every_file_is_in_the_layout():
+    layout = (ROOT / "docs" / "layout.md").read_text()
+    for path in (ROOT / "cellwright").rglob("*.py"):
+        assert path.name in layout or path.name in ("__init__.py", "__main__.py"), path
