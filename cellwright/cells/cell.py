@@ -78,6 +78,7 @@ class Cell(nn.Module):
         super().__init__()
         self.input_size = _positive("input_size", input_size)
         self.hidden_size = _positive("hidden_size", hidden_size)
+        self.roles: dict[str, tuple[str, str]] = {}  # of each parameter: its gate, and what it does there
 
     @property
     def output_size(self) -> int:
@@ -87,18 +88,19 @@ class Cell(nn.Module):
     def add_gates(self, bias: bool = True) -> None:
         """Create W_x{gate} (I, H), W_h{gate} (H, H) and b_{gate} (H) for every entry of `gates`."""
         for gate in self.gates:
-            self.add_weight(f"W_x{gate}", self.input_size, self.hidden_size)
-            self.add_weight(f"W_h{gate}", self.hidden_size, self.hidden_size)
-            self.add_bias(f"b_{gate}", bias)
+            self.add_weight(f"W_x{gate}", gate, "input weight", self.input_size, self.hidden_size)
+            self.add_weight(f"W_h{gate}", gate, "recurrent weight", self.hidden_size, self.hidden_size)
+            self.add_bias(f"b_{gate}", gate, "bias", bias)
 
-    def add_weight(self, name: str, *shape: int) -> None:
-        """Create a parameter of this shape, drawn as torch.nn draws its own."""
+    def add_weight(self, name: str, gate: str, role: str, *shape: int) -> None:
+        """Create a parameter of this shape, drawn as torch.nn draws its own, that plays a role in a gate."""
         self.register_parameter(name, nn.Parameter(uniform(torch.empty(shape), self.hidden_size)))
+        self.roles[name] = (gate, role)
 
-    def add_bias(self, name: str, exists: bool = True) -> None:
+    def add_bias(self, name: str, gate: str, role: str, exists: bool = True) -> None:
         """Create a bias (H), or zeros that are not trained, so that the equations stay the same without it."""
         if exists:
-            self.add_weight(name, self.hidden_size)
+            self.add_weight(name, gate, role, self.hidden_size)
         else:
             self.register_buffer(name, torch.zeros(self.hidden_size), persistent=False)
 
@@ -129,7 +131,14 @@ class Cell(nn.Module):
 
     def again(self: C, **changes: Any) -> C:
         """A new cell built with the same arguments, but for `changes`, and with weights of its own."""
-        return type(self)(**{**self._arguments, **changes})
+        try:
+            return type(self)(**{**self._arguments, **changes})
+        except TypeError as error:
+            raise CellError(
+                "a cell that is built again for another layer takes (self, input_size, hidden_size, ...)",
+                f"{type(self).__name__}: {error}",
+                "name those arguments in __init__, or give Recurrent a list with a cell for each layer",
+            ) from error
 
     def extra_repr(self) -> str:
         given = {name: value for name, value in self._arguments.items() if name not in ("input_size", "hidden_size")}

@@ -19,10 +19,13 @@ KERNELS: dict[str, Callable[..., Any]] = {
 
 
 def standard_form(cell: Cell) -> TorchForm | None:
-    """The kernel that computes exactly this cell; None where its equations are its own."""
+    """The kernel that computes exactly this cell; None where anything about the cell is its own."""
     form_class, step_class = _owner(type(cell), "torch_form"), _owner(type(cell), "step")
-    rewritten = "step" in vars(cell) or not issubclass(form_class, step_class)
-    return None if rewritten else cell.torch_form()
+    plain = all(_owner(type(cell), name) is Cell for name in ("forward", "split_output", "initial_state"))
+    hooked = cell._forward_hooks or cell._forward_pre_hooks or cell._backward_hooks or cell._backward_pre_hooks
+    if "step" in vars(cell) or hooked or not plain or not issubclass(form_class, step_class):
+        return None
+    return cell.torch_form()
 
 
 def _owner(kind: type, name: str) -> type:
@@ -31,7 +34,7 @@ def _owner(kind: type, name: str) -> type:
 
 def stacked_weights(cell: Cell, form: TorchForm) -> list[Tensor]:
     """The weights as torch.nn stacks them: (G*H, I), (G*H, H), (G*H,), (G*H,)."""
-    zeros = cell.get_parameter(f"W_h{form.order[0]}").new_zeros(cell.hidden_size)
+    zeros = getattr(cell, f"b_{form.order[0]}").new_zeros(cell.hidden_size)
     weight_ih = torch.cat([getattr(cell, f"W_x{gate}") for gate in form.order], dim=1).T
     weight_hh = torch.cat([getattr(cell, f"W_h{gate}") for gate in form.order], dim=1).T
     bias_ih = torch.cat([getattr(cell, f"b_{gate}") for gate in form.order])
@@ -44,7 +47,7 @@ def run_torch(cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor,
     form = standard_form(cell)
     assert form is not None
     first = [s.unsqueeze(0) for s in state]  # (1, B, H), as these kernels want them
-    # Arguments: has_biases, num_layers, dropout, train, bidirectional, batch_first.
-    flags = (True, 1, 0.0, cell.training, False, False)
+    # Arguments: has_biases, num_layers, dropout, train (keep what a backward needs), bidirectional, batch_first.
+    flags = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
     y, *last = KERNELS[form.kernel](x, first if len(first) > 1 else first[0], stacked_weights(cell, form), *flags)
     return y, tuple(s.squeeze(0) for s in last)

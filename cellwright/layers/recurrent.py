@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cellwright.cells import Cell
-from cellwright.errors import BackendError, CellError, SettingError, ShapeError
-from cellwright.kernels import BACKENDS, Choice, choose
+from cellwright.errors import CellError, SettingError, ShapeError
+from cellwright.kernels import Choice, choose
 from cellwright.layers.dropout import Dropout
 
 State = tuple[Tensor, ...]
@@ -32,6 +33,7 @@ class Recurrent(nn.Module):
         bidirectional: whether a second cell reads every layer's input from its end (default: no).
         batch_first: whether x and y are (B, T, ...) instead of (T, B, ...) (default: no).
         dropout: share of every layer's output, but the last's, that is zeroed in training (default 0).
+        held_dropout: hold every mask of it through time (default: no).
         backend: "auto" (default), or one of `cellwright.kernels.BACKENDS` by name; `explain()` says which runs.
 
     Raises:
@@ -46,6 +48,7 @@ class Recurrent(nn.Module):
         bidirectional: bool = False,
         batch_first: bool = False,
         dropout: float = 0.0,
+        held_dropout: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -54,7 +57,9 @@ class Recurrent(nn.Module):
         self.num_layers, self.bidirectional, self.batch_first = num_layers, bidirectional, batch_first
         self.directions = 2 if bidirectional else 1
         self.cells = nn.ModuleList(self._stack(cell))
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, held_dropout)
+        if dropout and num_layers == 1:
+            warnings.warn("dropout acts between layers and there is one: it does nothing", stacklevel=2)
         self.backend = backend
         for _ in self.choices():  # refuse an impossible backend now, not at the first batch
             pass
@@ -65,18 +70,30 @@ class Recurrent(nn.Module):
             above = {"input_size": cell.output_size * self.directions}
             rest = [cell.again(**(above if place >= self.directions else {})) for place in range(1, count)]
             return [cell, *rest]
-        if len(cell) != count or not all(isinstance(one, Cell) for one in cell):
+        if not isinstance(cell, Sequence) or len(cell) != count or not all(isinstance(one, Cell) for one in cell):
+            given = [type(one).__name__ for one in cell] if isinstance(cell, Sequence) else [type(cell).__name__]
             raise CellError(
                 f"a list of cells has one Cell for each layer and direction, here {count}",
-                f"{len(cell)} entries: {', '.join(type(one).__name__ for one in cell)}",
+                f"{len(given)}: {', '.join(given)}",
                 "write one cell for each, or a single cell to build all like it",
             )
+        for place, one in enumerate(cell):
+            self._check_cell(one, place, cell[0])
         return list(cell)
+
+    def _check_cell(self, cell: Cell, place: int, first: Cell) -> None:
+        inputs = first.input_size if place < self.directions else first.output_size * self.directions
+        wanted = (first.state, inputs, first.hidden_size, first.output_size)
+        found = (cell.state, cell.input_size, cell.hidden_size, cell.output_size)
+        if wanted != found:
+            raise CellError(
+                "cell {} of this list has states {}, {} inputs, {} units and {} outputs".format(place, *wanted),
+                "{} with states {}, {} inputs, {} units and {} outputs".format(cell, *found),
+                "change that cell, or stack layers of one cell each by hand",
+            )
 
     def choices(self) -> Iterator[Choice]:
         """The backend of every cell, in the order of `cells`."""
-        if self.backend not in BACKENDS:
-            raise BackendError(f"a backend is one of {', '.join(BACKENDS)}", repr(self.backend), "write one of those")
         for cell in self._cells():
             yield choose(cell, self.backend)
 
@@ -156,10 +173,10 @@ class Recurrent(nn.Module):
         names = self.first_cell.state
         given = (state,) if isinstance(state, Tensor) else tuple(state)
         shape = (len(self.cells), *([batch] if batched else []), self.first_cell.hidden_size)
-        if len(given) != len(names) or any(tuple(s.shape) != shape for s in given):
+        if len(given) != len(names) or any(tuple(s.shape) != shape or s.dtype != x.dtype for s in given):
             raise ShapeError(
-                f"the state is ({', '.join(names)}), each of shape {shape}",
-                f"shapes {', '.join(str(tuple(s.shape)) for s in given)}",
+                f"the state is ({', '.join(names)}), each of shape {shape} and {x.dtype}",
+                f"shapes {', '.join(f'{tuple(s.shape)} {s.dtype}' for s in given)}",
                 "pass the state that a call before returned, or None for zeros",
             )
         tall = [s if batched else s.unsqueeze(1) for s in given]  # (L*D, B, H) each

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from cellwright.cells import Cell
-
-ROLES = {"W_x": "input weight", "W_h": "recurrent weight", "b_": "bias", "b_h": "recurrent bias"}
 
 
 @dataclass(frozen=True)
@@ -79,17 +76,10 @@ def parameter_table(module: nn.Module) -> ParameterTable:
 
 def _row(module: nn.Module, name: str, value: Tensor) -> Row:
     path, _, own_name = name.rpartition(".")
-    gate, role = _gate_and_role(module.get_submodule(path), own_name)
-    return Row(name, gate, role, tuple(value.shape), float(value.detach().norm()))
-
-
-def _gate_and_role(owner: nn.Module, name: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(W_x|W_h|b_h|b_)(\w+)", name)
-    while isinstance(owner, Cell) and match:
-        if match[2] in owner.gates:
-            return owner.gates[match[2]], ROLES[match[1]]
-        match = re.fullmatch(r"(b_)(\w+)", name) if match[1] == "b_h" else None
-    return "", ""
+    owner = module.get_submodule(path)
+    gate, role = owner.roles.get(own_name, ("", "")) if isinstance(owner, Cell) else ("", "")
+    words = owner.gates.get(gate, gate) if isinstance(owner, Cell) else ""
+    return Row(name, words, role, tuple(value.shape), float(value.detach().norm()))
 
 
 def _line(values: tuple[str, ...], widths: list[int]) -> str:

@@ -135,6 +135,7 @@ class Job:
         """Save what going on needs."""
         if self.world.writes:
             save_checkpoint(self.run.last, "training", tensors, asdict(trainer.progress))
+            self.report.saved(trainer.progress.epoch + 1, trainer.progress.batch, trainer.progress.nats)
 
     def write_sample(self, model: nn.Module) -> str:
         """A few words that the model writes on from the beginning of the text."""

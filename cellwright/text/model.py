@@ -48,8 +48,10 @@ class LanguageModel(nn.Module):
         self.embed = nn.Embedding(vocabulary_size, width) if settings.embedding_size else OneHot(vocabulary_size)
         self.input_dropout = Dropout(settings.input_dropout, settings.held_dropout)
         cell = find_cell(settings.cell)(width, settings.hidden_size)
-        self.recurrent = Recurrent(cell, settings.num_layers, dropout=settings.dropout, backend=settings.backend)
-        self.recurrent.dropout.held = settings.held_dropout
+        between = settings.dropout if settings.num_layers > 1 else 0.0
+        self.recurrent = Recurrent(
+            cell, settings.num_layers, dropout=between, held_dropout=settings.held_dropout, backend=settings.backend
+        )
         self.output_dropout = Dropout(settings.dropout, settings.held_dropout)
         self.output = nn.Linear(cell.output_size, vocabulary_size)
         if settings.init != "uniform":  # which is how all modules come

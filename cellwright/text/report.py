@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,12 @@ class Report:
     def epoch(self, measured: Mapping[str, Any]) -> None:
         """Print a line for an epoch."""
         self.say(epoch_line(measured, self.epochs))
+
+    def saved(self, epoch: int, batch: int, nats: float) -> None:
+        """Where no bar shows it, say how far a long epoch has come."""
+        if batch and not self.bar:
+            place = f"epoch {epoch:>3}/{self.epochs}  batch {batch:,}/{self.batches:,}"
+            self.say(f"{place}  train perplexity {math.exp(min(nats / batch, 700.0)):.3f}  saved")
 
     def say(self, line: str) -> None:
         """Print a line as it is."""

@@ -73,8 +73,9 @@ def test_dropout_acts_between_layers_in_training_only():
     assert not torch.equal(layer(x)[0], layer(x)[0])
     layer.eval()
     assert torch.equal(layer(x)[0], layer(x)[0])
-    single = cw.Recurrent(LSTM(3, 5), dropout=0.5)  # never after the last layer
-    assert torch.equal(single(x)[0], single(x)[0])
+    with pytest.warns(UserWarning, match="dropout acts between layers and there is one"):
+        single = cw.Recurrent(LSTM(3, 5), dropout=0.5)
+    assert torch.equal(single(x)[0], single(x)[0])  # never after the last layer
 
 
 def test_dropout_masks_of_parts_are_cut_from_the_mask_of_the_whole():
@@ -126,6 +127,25 @@ def test_rewritten_equations_are_not_handed_to_torch():
     patched.step = lambda x, h, c: (h, c)
     assert next(cw.Recurrent(patched).choices()).backend == "eager"
 
+    class Forward(LSTM):
+        def forward(self, x, h, c):
+            return h * 0, c
+
+    assert not cw.Recurrent(Forward(3, 5))(torch.ones(2, 1, 3))[0].any()
+    hooked, calls = LSTM(3, 5), []
+    hooked.register_forward_hook(lambda *_: calls.append(1))
+    cw.Recurrent(hooked)(torch.ones(4, 1, 3))
+    assert len(calls) == 4
+
+
+def test_parametrized_weights_run_in_both_backends():
+    cell = LSTM(3, 5)
+    nn.utils.parametrizations.weight_norm(cell, "W_hi")
+    x = torch.randn(4, 2, 3)
+    fast, plain = cw.Recurrent(cell), cw.Recurrent(cell, backend="eager")
+    assert next(fast.choices()).backend == "torch"
+    torch.testing.assert_close(fast(x)[0], plain(x)[0])
+
 
 def test_copies_and_saved_weights_are_the_same_layer():
     layer = cw.Recurrent(GRU(3, 5, reset_after=False), num_layers=2)
@@ -151,11 +171,33 @@ def test_a_graph_of_modules_is_checked_by_hand():
     assert cell(torch.tensor([[3.0]]), torch.tensor([[4.0]])).item() == 15.0
 
 
+class Sizes(RNN):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+
+
 def build(**options):
     return cw.Recurrent(GRU(3, 5), **options)
 
 
 ERRORS = [
+    (lambda: cw.Recurrent(nn.GRUCell(3, 5)), CellError, "here 1; got 1: GRUCell"),
+    (
+        lambda: cw.Recurrent([LSTM(3, 5), LSTM(9, 5)], num_layers=2),
+        CellError,
+        "cell 1 of this list has states ('h', 'c'), 5 inputs, 5 units and 5 outputs; got LSTM(9, 5) with states",
+    ),
+    (lambda: cw.Recurrent([LSTM(3, 5), GRU(5, 5)], num_layers=2), CellError, "got GRU(5, 5) with states ('h',)"),
+    (
+        lambda: build()(torch.zeros(4, 2, 3), torch.zeros(1, 2, 5).double()),
+        ShapeError,
+        "shapes (1, 2, 5) torch.float64",
+    ),
+    (
+        lambda: cw.Recurrent(Sizes(3, 5), num_layers=2),
+        CellError,
+        "takes (self, input_size, hidden_size, ...); got Sizes",
+    ),
     (lambda: RNN(0, 5), CellError, "input_size is a whole number of at least 1; got input_size=0"),
     (lambda: RNN(3, True), CellError, "hidden_size is a whole number of at least 1; got hidden_size=True"),
     (lambda: RNN(3, 5, "sin"), CellError, "nonlinearity is 'tanh' or 'relu'; got 'sin'"),
@@ -172,7 +214,7 @@ ERRORS = [
     (
         lambda: build()(torch.zeros(4, 2, 3), torch.zeros(1, 3, 5)),
         ShapeError,
-        "each of shape (1, 2, 5); got shapes (1, 3, 5)",
+        "each of shape (1, 2, 5) and torch.float32; got shapes (1, 3, 5)",
     ),
     (
         lambda: cw.Recurrent([GRU(3, 5)], num_layers=2),

@@ -21,6 +21,20 @@ def test_every_weight_has_its_gate_and_role():
     assert rows["b_hn"] == ("candidate", "recurrent bias")
 
 
+def test_gates_with_overlapping_names_are_told_apart():
+    class Two(RNN):
+        gates = {"n": "first", "hn": "second"}
+
+        def __init__(self):
+            cw.Cell.__init__(self, 3, 5)
+            self.add_gates()
+
+    rows = {row.name: (row.gate, row.role) for row in cw.parameter_table(Two())}
+    assert rows["b_n"] == ("first", "bias")
+    assert rows["b_hn"] == ("second", "bias")
+    assert rows["W_hhn"] == ("second", "recurrent weight")
+
+
 def test_a_whole_model_is_listed_and_what_has_no_gate_says_so():
     model = LanguageModel(load_preset("default").model, 28)
     table = cw.parameter_table(model)

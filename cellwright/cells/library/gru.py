@@ -46,7 +46,7 @@ class GRU(Cell):
         self.bias = bias
         self.add_gates(bias)
         if reset_after:
-            self.add_bias("b_hn", bias)
+            self.add_bias("b_hn", "n", "recurrent bias", bias)
 
     def torch_form(self) -> TorchForm | None:
         """The kernel of torch.nn.GRU, which knows only the form with the reset after the product."""
