@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,21 +19,20 @@ from rich.console import Console
 from rich.table import Table
 
 from cellwright import __version__
-from cellwright.cells import LIBRARY
+from cellwright.cells import LIBRARY, cell_label
 from cellwright.errors import CellwrightError, SettingError
 from cellwright.text.assess import assess
 from cellwright.text.compare import compare as compare_cells
 from cellwright.text.config import SECTIONS, Settings, load_preset, preset_names, section_fields
-from cellwright.text.job import Job, Outcome, resume_job, start_job
+from cellwright.text.job import Job, Outcome, note_to, resume_job, start_job
 from cellwright.text.run import Run, free_name, refuse_existing
 from cellwright.text.sample import Picker
-from cellwright.text.world import World, join_world
+from cellwright.text.world import join_world
 from cellwright.text.write import write
 
 app = typer.Typer(
     name="cellwright",
     help="Train recurrent networks on text, write with them, measure and compare them.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -41,12 +42,13 @@ OutFlag = Annotated[
     Optional[Path], typer.Option("--out", help="The new directory for the results.", show_default="runs/NAME")
 ]
 PresetFlag = Annotated[
-    str, typer.Option("--preset", help=f"One of {', '.join(preset_names())}, or the path of a .toml file.")
+    Optional[str],
+    typer.Option("--preset", help=f"One of {', '.join(preset_names())}, or a .toml file.", show_default="default"),
 ]
 DeviceFlag = Annotated[str, typer.Option("--device", help="auto takes a GPU where there is one; or cpu, cuda.")]
 CellFlag = Annotated[Optional[str], typer.Option("--cell", help="The cell's file, where the run was trained with one.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and the course to standard error.")]
-SeedFlag = Annotated[int, typer.Option("--seed", help="Seed of the picks.", min=0)]
+SeedFlag = Annotated[int, typer.Option("--seed", help="Seed of the picks.", min=0, max=2**63 - 1)]
 
 
 def with_settings(command: Callable[..., None], leave_out: tuple[str, ...] = ()) -> Callable[..., None]:
@@ -99,7 +101,7 @@ def train(
             help="Files of UTF-8 text, or time-machine, python-docs. Default: The Time Machine.", show_default=False
         ),
     ] = None,
-    preset: PresetFlag = "default",
+    preset: PresetFlag = None,
     out: OutFlag = None,
     resume: Annotated[
         Optional[Path], typer.Option("--resume", help="Go on with this run; of the settings only --epochs may change.")
@@ -120,57 +122,44 @@ def train(
     Examples: cellwright train; cellwright train book.txt --cell gru --hidden-size 512;
     cellwright train --preset d2l --cell rnn --hidden-size 512; cellwright train --resume runs/book-lstm.
     """
-    console, world, changes = Console(stderr=as_json), join_world(device), _changes(settings)
+    console, world, changes = _console(as_json), join_world(device), _changes(settings)
     if resume is not None:
-        job = _resumed(resume, text, out, changes, world, console, tensorboard)
+        _refuse_changes(preset, text, out, changes)
+        job = resume_job(Run(resume), world, console, changes.get("cell"), changes.get("epochs", 0), tensorboard)
     else:
-        chosen = load_preset(preset).replace(**changes, **({"text": tuple(text)} if text else {}))
-        if out is not None and world.writes:
-            refuse_existing(out)
-        place = world.agree(None) if out is None else out
-        job = start_job(chosen, lambda found: place or _shared_name(found, world), world, console, tensorboard)
+        chosen = load_preset(preset or "default").replace(**changes, **({"text": tuple(text)} if text else {}))
+        if out is not None:
+            world.first(lambda: refuse_existing(out))
+        job = start_job(chosen, lambda found: out or _free_name(found), world, console, tensorboard)
     job.introduce()
     outcome = job.train(stop_after)
     if world.writes:
-        _print_outcome(job, outcome, console, as_json)
+        _print_outcome(job, outcome, as_json)
     world.leave()
     if job.stop_signal:
         raise typer.Exit(128 + job.stop_signal)
 
 
-def _shared_name(settings: Settings, world: World) -> Path:
-    path: Path = world.agree(free_name(settings.data.text[0], settings.model.cell))
-    return path
+def _free_name(settings: Settings) -> Path:
+    return free_name(settings.data.text[0], cell_label(settings.model.cell))
 
 
-def _resumed(
-    run: Path,
-    text: list[str] | None,
-    out: Path | None,
-    changes: dict[str, Any],
-    world: World,
-    console: Console,
-    tensorboard: bool,
-) -> Job:
-    epochs, cell = changes.pop("epochs", 0), changes.pop("cell", None)
-    if changes or text or out:
-        given = (
-            [f"--{name.replace('_', '-')}" for name in changes]
-            + (["TEXT"] if text else [])
-            + (["--out"] if out else [])
-        )
+def _refuse_changes(preset: str | None, text: list[str] | None, out: Path | None, changes: dict[str, Any]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in changes if name not in ("epochs", "cell")]
+    given += [name for name, value in (("--preset", preset), ("TEXT", text), ("--out", out)) if value is not None]
+    if given:
         raise SettingError(
             "a resumed training keeps the settings of its run, except --epochs",
             ", ".join(given),
             "leave them out, or train anew",
         )
-    return resume_job(Run(run), world, console, cell, epochs, tensorboard)
 
 
-def _print_outcome(job: Job, outcome: Outcome, console: Console, as_json: bool) -> None:
+def _print_outcome(job: Job, outcome: Outcome, as_json: bool) -> None:
     if as_json:
         _print_json({"run": str(outcome.run.path), "reason": outcome.reason, "best": outcome.best})
-    best, path = outcome.best, outcome.run.path
+    best, path, cell = outcome.best, shlex.quote(str(outcome.run.path)), job.settings.model.cell
+    path += "" if cell in LIBRARY else f" --cell {shlex.quote(cell)}"
     if best and best["val_perplexity"] is not None:
         bits = f"{best['val_bits_per_character']:.3f} bits per character"
         job.report.say(f"best: validation perplexity {best['val_perplexity']:.3f}, {bits}, in epoch {best['epoch']}")
@@ -179,7 +168,7 @@ def _print_outcome(job: Job, outcome: Outcome, console: Console, as_json: bool) 
     if outcome.reason == "stopped":
         job.report.say(f"stopped and saved; go on with: cellwright train --resume {path}")
     else:
-        job.report.say(f"run: {path}; let it write: cellwright sample {path} --prefix 'the time traveller'")
+        job.report.say(f"let it write: cellwright sample {path}")
 
 
 def sample(
@@ -221,8 +210,8 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a run: perplexity and bits per character, beside n-gram models of the same training text."""
-    console = Console(stderr=as_json)
-    result = assess(Run(run), text, join_world(device).device, cell, _note_to(console))
+    console = _console(as_json)
+    result = assess(Run(run), text, join_world(device).device, cell, note_to(console))
     if as_json:
         _print_json(result)
         return
@@ -248,17 +237,20 @@ def _assessed(result: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
 
 def compare(
     cells: Annotated[list[str], typer.Argument(help=CELLS)],
-    preset: PresetFlag = "default",
+    preset: PresetFlag = None,
     out: OutFlag = None,
     device: DeviceFlag = "auto",
     as_json: JsonFlag = False,
     **settings: Any,
 ) -> None:
     """Train several cells alike; a table, comparison.json and comparison.png tell them apart."""
-    console, world = Console(stderr=as_json), join_world(device)
-    chosen = load_preset(preset).replace(**_changes(settings))
-    path = out or free_name("compare", "-".join(Path(cell.replace(":", "-")).stem for cell in cells))
+    console, world = _console(as_json), join_world(device)
+    chosen = load_preset(preset or "default").replace(**_changes(settings))
+    path = world.first(lambda: out or free_name("compare", "-".join(map(cell_label, cells))))
     rows = compare_cells(cells, chosen, path, world, console)
+    world.leave()
+    if not world.writes:
+        return
     if as_json:
         _print_json({"directory": str(path), "cells": rows})
         return
@@ -276,13 +268,13 @@ def compare(
             f"{row.get('seconds', 0):.1f}",
         )
     console.print(table)
-    _note_to(console)(f"pictures and runs: {path}")
+    note_to(console)(f"pictures and runs: {path}")
     if any(row["reason"] == "stopped" for row in rows):
         raise typer.Exit(130)
 
 
-def _note_to(console: Console) -> Callable[[str], None]:
-    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _console(as_json: bool) -> Console:
+    return Console(stderr=as_json, emoji=False)
 
 
 def _print_json(value: Any) -> None:
@@ -317,12 +309,23 @@ def _refuse(message: str) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command; an error of the user's is one line, and exit status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without some character shows a stand-in
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        status = typer.main.get_command(app).main(args=arguments, prog_name="cellwright", standalone_mode=False)
+        status = typer.main.get_command(app).main(
+            args=arguments or ["--help"], prog_name="cellwright", standalone_mode=False
+        )
     except CellwrightError as error:
         _refuse(str(error))
     except typer.TyperException as error:
         _refuse(f"{error.format_message()} See --help.")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        words = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+        _refuse(str(CellwrightError("files are where they are said to be, and may be used", words, "check the path")))
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
@@ -335,7 +338,4 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         )
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

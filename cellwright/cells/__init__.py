@@ -2,6 +2,7 @@
 
 from cellwright.cells.cell import Cell as Cell
 from cellwright.cells.cell import TorchForm as TorchForm
+from cellwright.cells.find import cell_label as cell_label
 from cellwright.cells.find import find_cell as find_cell
 from cellwright.cells.init import initialise as initialise
 from cellwright.cells.library import GRU as GRU

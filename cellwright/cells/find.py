@@ -43,6 +43,16 @@ def find_cell(name: str) -> Callable[[int, int], Cell]:
     return found
 
 
+def cell_label(name: str) -> str:
+    """A short name for a cell that can stand in a path.
+
+    >>> cell_label("lstm"), cell_label("path/to/mine.py:Gate")
+    ('lstm', 'mine-Gate')
+    """
+    path, _, class_name = name.rpartition(":")
+    return f"{Path(path).stem}-{class_name}" if path else name
+
+
 def _load(path: Path) -> ModuleType:
     if not path.is_file():
         raise CellError("path/to/file.py:Class names a file that exists", str(path), "check the path")
@@ -52,7 +62,7 @@ def _load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CellError(
             "the file of a cell runs as Python without an error",
             f"{type(error).__name__} in {path}: {' '.join(str(error).split())}",

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cellwright.errors import RunError, TextError
 from cellwright.text.corpus import Corpus, load_corpus
 from cellwright.text.evaluate import Score, evaluate
-from cellwright.text.ngram import baselines, best_baseline
+from cellwright.text.ngram import MOST_TOKENS, Baseline, baselines, best_baseline
 from cellwright.text.run import Run
+from cellwright.text.vocabulary import Ids
 
 
 def assess(
@@ -52,7 +55,7 @@ def assess(
         raise TextError("a text to measure on has at least 2 tokens", f"{len(test)} in {name}", "name a longer text")
     unknown = 0.0 if vocabulary.unknown is None else float((test == vocabulary.unknown).mean())
     score = evaluate(run.model(cell, device), test, characters, device)
-    found = baselines(own.train, test, characters) if own is not None else []
+    found = _baselines(own, test, characters, note)
     return {
         "text": name,
         "tokens": score.tokens,
@@ -64,6 +67,17 @@ def assess(
         "best_baseline": _values(best_baseline(found)) if found else None,
         "cleaning": data.cleaning,
     }
+
+
+def _baselines(
+    own: Corpus | None, test: Ids, characters: NDArray[np.float64], note: Callable[[str], None]
+) -> list[Baseline]:
+    if own is None:
+        return []
+    if len(own.train) + len(test) > MOST_TOKENS:
+        note(f"no n-gram baselines: they are counted in memory, up to {MOST_TOKENS:,} tokens")
+        return []
+    return baselines(own.train, test, characters)
 
 
 def _own_text(run: Run, note: Callable[[str], None], needed: bool) -> Corpus | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from cellwright.cells import find_cell
+from cellwright.cells import cell_label, find_cell
 from cellwright.errors import SettingError
+from cellwright.kernels import choose
 from cellwright.text.config import Settings
 from cellwright.text.curves import can_draw, draw_comparison
 from cellwright.text.files import write_json
 from cellwright.text.job import start_job
+from cellwright.text.model import count_parameters
 from cellwright.text.run import Run, refuse_existing
 from cellwright.text.world import World
 
@@ -31,25 +34,34 @@ def compare(cells: list[str], settings: Settings, path: Path, world: World, cons
         For each cell the measurements of its best epoch, with `cell`, `parameters` and `reason` (why the
         training ended); after Ctrl-C only those that were begun.
     """
-    if len(set(cells)) < len(cells) or not cells:
+    labels = [cell_label(cell) for cell in cells]
+    if len(set(labels)) < len(labels) or not cells:
         raise SettingError(
             "compare takes each cell once", ", ".join(cells) or "none", "cellwright compare rnn gru lstm"
         )
-    for cell in cells:
-        find_cell(cell)
-    refuse_existing(path)
+    for cell in cells:  # all can be trained, before the first is
+        choose(find_cell(cell)(1, 1), settings.model.backend)
+    world.first(lambda: refuse_existing(path))
     rows: list[dict[str, Any]] = []
-    for cell in cells:
-        place = path / Path(cell.replace(":", "-")).stem
-        job = start_job(settings.replace(cell=cell), lambda _, place=place: place, world, console)  # type: ignore[misc]
+    for cell, label in zip(cells, labels, strict=True):
+        job = start_job(settings.replace(cell=cell), partial(_place, path / label), world, console)
         job.introduce()
         outcome = job.train()
-        parameters = sum(parameter.numel() for parameter in job.model.parameters())
-        rows.append({"cell": cell, "parameters": parameters, "reason": outcome.reason, **(outcome.best or {})})
+        measured = {"cell": label, "parameters": count_parameters(job.model), "reason": outcome.reason}
+        rows.append({**measured, **(outcome.best or {})})
+        world.first(lambda: _write(path, rows, settings))
         if outcome.reason == "stopped":
             break
-    write_json(path / "comparison.json", rows)
-    finished = {row["cell"]: Run(path / Path(row["cell"].replace(":", "-")).stem).read_metrics() for row in rows}
-    if can_draw() and all(finished.values()):
-        draw_comparison(path / "comparison.png", finished, f"{', '.join(finished)} on {', '.join(settings.data.text)}")
     return rows
+
+
+def _place(path: Path, settings: Settings) -> Path:
+    return path
+
+
+def _write(path: Path, rows: list[dict[str, Any]], settings: Settings) -> None:
+    write_json(path / "comparison.json", rows)
+    measured = {row["cell"]: Run(path / row["cell"]).read_metrics() for row in rows}
+    if can_draw() and all(measured.values()):
+        names = ", ".join(Path(name).name for name in settings.data.text)
+        draw_comparison(path / "comparison.png", measured, f"{', '.join(measured)} on {names}")

@@ -47,10 +47,10 @@ class ModelSettings:
 
     cell: str = setting("A cell of the library, or path/to/file.py:Class.")
     backend: str = setting("What runs the cell; auto takes the fastest that computes the same.", BACKENDS)
-    hidden_size: int = setting("Units of every recurrent layer.", low=1)
+    hidden_size: int = setting("Units of every recurrent layer.", low=1, below=2**20)
     num_layers: int = setting("Recurrent layers on top of each other.", low=1, below=1000)
     bidirectional: bool = setting("Refused here: a language model must not read the future.")
-    embedding_size: int = setting("Columns of the learned token vectors; 0 feeds one-hot vectors.", low=0)
+    embedding_size: int = setting("Columns of the learned token vectors; 0 feeds one-hot vectors.", low=0, below=2**20)
     tied: bool = setting("Use the embedding as the output's weights too; both then have the same width.")
     dropout: float = setting("Share of every layer's outputs zeroed in training.", low=0, below=1)
     held_dropout: bool = setting("Hold every dropout mask through time (variational dropout).")
@@ -65,9 +65,9 @@ class TrainingSettings:
     batches: str = setting(
         "sequential: state carried from batch to batch; random: state reset.", ("sequential", "random")
     )
-    batch_size: int = setting("Rows of a batch, over all processes together.", low=1)
-    steps: int = setting("Time steps of a batch: how far gradients reach back.", low=1)
-    epochs: int = setting("Passes over the training text.", low=1)
+    batch_size: int = setting("Rows of a batch, over all processes together.", low=1, below=2**31)
+    steps: int = setting("Time steps of a batch: how far gradients reach back.", low=1, below=2**31)
+    epochs: int = setting("Passes over the training text.", low=1, below=2**31)
     optimizer: str = setting("Which optimizer.", ("adamw", "sgd"))
     learning_rate: float = setting("Largest step size.", low=0, above=True)
     weight_decay: float = setting("Pull of matrices towards zero.", low=0)
@@ -77,7 +77,7 @@ class TrainingSettings:
         "Decay of a running average of the weights, which is then what is kept; 0: none.", low=0, below=1
     )
     patience: int = setting("Stop after so many epochs without a better validation; 0 never does.", low=0)
-    seed: int = setting("Seed of every random choice.", low=0)
+    seed: int = setting("Seed of every random choice.", low=0, below=2**63)
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,12 @@ def check(name: str, value: Any, described: dataclasses.Field[Any]) -> None:
     about = described.metadata
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    wanted: Any = tuple if name == "text" else kind
-    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
-        raise SettingError(f"{name} is a {wanted.__name__}", repr(value), f"write {name} as a {wanted.__name__}")
+    if name == "text":
+        if not (isinstance(value, tuple) and all(isinstance(one, str) for one in value)):
+            raise SettingError("text is a list of names or paths", repr(value), 'write text = ["time-machine"], say')
+    elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}[kind]
+        raise SettingError(f"{name} is {words}", repr(value), f"write {name} as {words}")
     if about["choices"] and value not in about["choices"]:
         raise SettingError(f"{name} is one of {', '.join(about['choices'])}", repr(value), "write one of those")
     if about["low"] is not None and not _within(value, about):
@@ -174,9 +177,12 @@ def from_dict(values: Any, source: str) -> Settings:
                 f"{source}, where these are missing or unknown: {', '.join(odd)}",
                 "compare it with cellwright/text/presets/default.toml",
             )
-        plain = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-        sections[section] = kind(**plain)
+        sections[section] = kind(**{name: _plain(value) for name, value in given.items()})
     return Settings(**sections)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def preset_names() -> list[str]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from cellwright.errors import TextError
 from cellwright.text.bpe import BpeVocabulary
 from cellwright.text.config import DataSettings
-from cellwright.text.files import cannot_write
 from cellwright.text.reading import read
 from cellwright.text.sources import Note, find_sources
 from cellwright.text.vocabulary import ByteVocabulary, CharVocabulary, Ids, Vocabulary, WordVocabulary
@@ -36,52 +35,58 @@ class Corpus:
 
 def load_corpus(
     settings: DataSettings,
-    directory: Path | None = None,
     vocabulary: Vocabulary | None = None,
     note: Note | None = None,
 ) -> Corpus:
     """Read the texts of the settings into token ids.
 
     The text passes through memory in chunks, twice: once to learn the vocabulary, once to encode. The ids
-    are memory-mapped from a file without a name, which vanishes with the process.
+    are memory-mapped from a file without a name in $TMPDIR or /var/tmp, which vanishes with the process.
 
     Args:
         settings: which texts, and how they become tokens.
-        directory: where that file lies (default: the system's place for temporary files).
         vocabulary: one to encode with, instead of learning it from the text.
         note: see `find_sources`.
 
     Raises:
-        TextError: a text cannot be read.
-        RunError: the disk is full.
+        TextError: a text cannot be read, or there is no room for its tokens.
     """
     sources = find_sources(settings.text, note)
     digest = hashlib.sha256()
     if vocabulary is None:
         kind = KINDS[settings.tokens]
         vocabulary = kind.build(read(sources, settings.cleaning), settings.min_frequency, settings.vocabulary_size)
-    tokens = _store(vocabulary, read(sources, settings.cleaning, digest), directory, settings.max_tokens)
+    tokens = _store(vocabulary, read(sources, settings.cleaning, digest), settings.max_tokens)
     held_out = int(len(tokens) * settings.validation)
     cut = len(tokens) - held_out
     return Corpus(tuple(s.name for s in sources), vocabulary, tokens[:cut], tokens[cut:], digest.hexdigest())
 
 
-def _store(vocabulary: Vocabulary, chunks: Iterable[str], directory: Path | None, limit: int) -> Ids:
+def _store(vocabulary: Vocabulary, chunks: Iterable[str], limit: int) -> Ids:
     kind = np.min_scalar_type(max(len(vocabulary) - 1, 1))
-    place = directory or Path(tempfile.gettempdir())
-    try:
-        with tempfile.TemporaryFile(dir=place) as file:
-            for ids in _first(vocabulary.encode(chunks), limit):
+    place = _room()
+    with tempfile.TemporaryFile(dir=place) as file:
+        for ids in _first(vocabulary.encode(chunks), limit):
+            try:
                 file.write(ids.astype(kind).tobytes())
-            file.flush()
-            if file.tell() == 0:
+                file.flush()
+            except OSError as error:
                 raise TextError(
-                    "a text holds some tokens", "none after cleaning", "try --cleaning none, or another text"
-                )
-            tokens: Ids = np.memmap(file, kind, "r")
-            return tokens
-    except OSError as error:
-        raise cannot_write(place, error) from error
+                    "the tokens of a text need room on a disk",
+                    f"{error.strerror} in {place}",
+                    "name a directory on a larger disk: TMPDIR=... cellwright ...",
+                ) from error
+        if file.tell() == 0:
+            raise TextError("a text holds some tokens", "none after cleaning", "try --cleaning none, or another text")
+        tokens: Ids = np.memmap(file, kind, "r")
+    return tokens
+
+
+def _room() -> str:
+    """Where large temporary files go: /tmp may lie in memory, /var/tmp does not."""
+    large = "/var/tmp"
+    wanted = os.environ.get("TMPDIR") or large
+    return wanted if os.access(wanted, os.W_OK) else tempfile.gettempdir()
 
 
 def _first(pieces: Iterator[Ids], limit: int) -> Iterator[Ids]:

@@ -26,12 +26,18 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, 0o666 & ~umask())
         os.replace(name, path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove the unfinished files of processes that were killed while they wrote."""
+    for leftover in directory.glob(".*.new"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -48,7 +54,8 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     )
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Which rights new files do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

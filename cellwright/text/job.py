@@ -15,23 +15,26 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from cellwright.cells import find_cell
-from cellwright.errors import CellwrightError, MissingPackageError, RunError
+from cellwright.cells import cell_label, find_cell
+from cellwright.errors import CellError, CellwrightError, MissingPackageError, RunError, TextError
 from cellwright.text.batches import Batches
 from cellwright.text.checkpoint import load_checkpoint, save_checkpoint
 from cellwright.text.config import Settings
 from cellwright.text.corpus import Corpus, load_corpus
 from cellwright.text.curves import HOW_TO_GET, can_draw, draw_curves
 from cellwright.text.evaluate import Score, evaluate
+from cellwright.text.files import remove_leftovers
 from cellwright.text.model import LanguageModel, count_parameters
 from cellwright.text.report import Report
 from cellwright.text.resume import part, restore
-from cellwright.text.run import Run, check_model, create_run
+from cellwright.text.run import Run, check_model, create_run, write_config
 from cellwright.text.sample import Picker, sample
+from cellwright.text.sources import find_sources
 from cellwright.text.train import Trainer
 from cellwright.text.world import World
 
 SAMPLE_LENGTH = 50
+EVENTS = "tensorboard"
 SECONDS_BETWEEN_PICTURES = 10.0
 
 
@@ -53,11 +56,11 @@ class Job:
         corpus: the text as ids.
         world: the processes that share the work.
         console: where the course is shown.
-        tensorboard: whether to write event files for TensorBoard into the run.
+        events: a SummaryWriter of TensorBoard to tell the measurements too.
     """
 
     def __init__(
-        self, run: Run, settings: Settings, corpus: Corpus, world: World, console: Console, tensorboard: bool = False
+        self, run: Run, settings: Settings, corpus: Corpus, world: World, console: Console, events: Any = None
     ) -> None:
         self.run, self.settings, self.corpus, self.world, self.console = run, settings, corpus, world, console
         self.stop_signal = 0
@@ -68,7 +71,7 @@ class Job:
         measure = self.measure if settings.data.validation else None
         self.trainer = Trainer(self.model, self.batches, settings.training, measure, world, self)
         self.report = Report(console, settings.training.epochs, len(self.batches), silent=not world.writes)
-        self.events = _event_writer(run.path) if tensorboard and world.writes else None
+        self.events = events
 
     def measure(self, model: nn.Module) -> Score:
         """The score on the held-out text."""
@@ -76,10 +79,10 @@ class Job:
 
     def resume(self) -> None:
         """Take up the last checkpoint; a run that was stopped before its first starts from the beginning."""
+        self.world.first(lambda: remove_leftovers(self.run.path))
         if self.run.last.is_file():
             restore(self.trainer, self.run.last)
-        if self.world.writes:
-            self.run.cut_metrics(self.trainer.progress.epoch)
+        self.world.first(lambda: self.run.cut_metrics(self.trainer.progress.epoch))
 
     def train(self, stop_after: int = 0) -> Outcome:
         """Train to the end, or to a stop; SIGINT and SIGTERM end it after the current step, saved."""
@@ -111,9 +114,9 @@ class Job:
 
     def on_epoch(self, trainer: Trainer, measured: dict[str, Any], is_best: bool) -> None:
         """Write down, show and keep what an epoch gave."""
-        if not self.world.writes:
-            return
-        model = trainer.best_model
+        self.world.first(lambda: self._keep(trainer.best_model, measured, is_best))
+
+    def _keep(self, model: nn.Module, measured: dict[str, Any], is_best: bool) -> None:
         if is_best:
             save_checkpoint(self.run.weights, "model", model.state_dict(), {"epoch": measured["epoch"]})
         measured["sample"] = self.write_sample(model)
@@ -133,9 +136,9 @@ class Job:
 
     def on_save(self, trainer: Trainer, tensors: dict[str, Tensor]) -> None:
         """Save what going on needs."""
-        if self.world.writes:
-            save_checkpoint(self.run.last, "training", tensors, asdict(trainer.progress))
-            self.report.saved(trainer.progress.epoch + 1, trainer.progress.batch, trainer.progress.nats)
+        values = asdict(trainer.progress)
+        self.world.first(lambda: save_checkpoint(self.run.last, "training", tensors, values))
+        self.report.saved(trainer.progress.epoch + 1, trainer.progress.batch, trainer.progress.nats)
 
     def write_sample(self, model: nn.Module) -> str:
         """A few words that the model writes on from the beginning of the text."""
@@ -154,7 +157,7 @@ class Job:
         data, corpus = self.settings.data, self.corpus
         kinds = {"char": "characters", "byte": "bytes", "word": "words", "bpe": "BPE tokens"}[data.tokens]
         self.report.say(
-            f"text: {', '.join(corpus.names)}; {len(corpus.train):,} {kinds} to train on, "
+            f"text: {', '.join(Path(name).name for name in corpus.names)}; {len(corpus.train):,} {kinds} to train on, "
             f"{len(corpus.validation):,} held out; vocabulary of {len(corpus.vocabulary)}"
         )
         self.report.say(f"model: {describe(self.settings)}; {count_parameters(self.model):,} parameters")
@@ -175,7 +178,7 @@ def describe(settings: Settings) -> str:
     """A model in a few words."""
     model = settings.model
     layers = "" if model.num_layers == 1 else f"{model.num_layers} x "
-    return f"{layers}{model.hidden_size} units of {model.cell}"
+    return f"{layers}{model.hidden_size} units of {cell_label(model.cell)}"
 
 
 def start_job(
@@ -192,25 +195,32 @@ def start_job(
         choose_path: where the run goes, given the settings with the texts that were really found.
         world: the processes that share the work.
         console: where the course is shown.
-        tensorboard: whether to write event files.
+        tensorboard: whether to write event files for TensorBoard into the run.
 
     Raises:
         CellwrightError: anything a user can get wrong; no directory is left behind.
     """
     world.check_batch(settings.training.batch_size)
     find_cell(settings.model.cell)
-    corpus = load_corpus(settings.data, note=note_to(console, world))
-    settings = settings.replace(text=corpus.names)
+    writer = _event_writer() if tensorboard else None
+    note = note_to(console)
+    found = world.first(lambda: tuple(source.name for source in find_sources(settings.data.text, note)))
+    settings = settings.replace(text=found)
+    corpus = load_corpus(settings.data)
     refuse_small_text(settings, corpus)
-    job = Job(Run(choose_path(settings)), settings, corpus, world, console, tensorboard=False)
-    _on_first_process(world, lambda: create_run(job.run.path, settings, corpus))
-    if tensorboard and world.writes:
-        job.events = _event_writer(job.run.path)
-    return job
+    rehearse(settings, len(corpus.vocabulary))
+    path = world.first(lambda: choose_path(settings))
+    run = world.first(lambda: create_run(path, settings, corpus))
+    return Job(run, settings, corpus, world, console, writer(str(path / EVENTS)) if writer and world.writes else None)
 
 
 def resume_job(
-    run: Run, world: World, console: Console, cell: str | None = None, epochs: int = 0, tensorboard: bool = False
+    run: Run,
+    world: World,
+    console: Console,
+    cell: str | None = None,
+    epochs: int = 0,
+    tensorboard: bool = False,
 ) -> Job:
     """Get a stopped training ready to go on.
 
@@ -219,12 +229,13 @@ def resume_job(
         world: the processes that share the work, as many as before or not.
         console: where the course is shown.
         cell: the cell's file, where it is in a file.
-        epochs: another number of epochs to train to; 0 keeps the run's.
+        epochs: another number of epochs to train to, which the run remembers; 0 keeps its own.
         tensorboard: whether to write event files.
 
     Raises:
         RunError: the directory is damaged, or its text has changed.
     """
+    writer = _event_writer() if tensorboard else None
     settings = run.settings().replace(**run.trusted(cell), **({"epochs": epochs} if epochs else {}))
     world.check_batch(settings.training.batch_size)
     corpus = load_corpus(settings.data, vocabulary=run.vocabulary())
@@ -234,48 +245,64 @@ def resume_job(
             f"another content of {', '.join(corpus.names)} than {run.path} began with",
             "restore the text, or train anew with another --out",
         )
-    if run.last.is_file():
+    if run.last.is_file():  # before memory is taken for sizes that may be forged
         tensors, _ = load_checkpoint(run.last, "training")
         check_model(run.last, part(tensors, "model"), settings, len(corpus.vocabulary))
-    job = Job(run, settings, corpus, world, console, tensorboard)
+    events = writer(str(run.path / EVENTS)) if writer and world.writes else None
+    job = Job(run, settings, corpus, world, console, events)
     job.resume()
-    if epochs and settings.training.schedule != "constant":
-        job.report.say(f"the {settings.training.schedule} course of the learning rate is laid over {epochs} epochs now")
+    if epochs:
+        world.first(lambda: write_config(run.path, settings, corpus))
+        if settings.training.schedule != "constant":
+            job.report.say(f"the {settings.training.schedule} learning rate is laid over {epochs} epochs now")
     return job
 
 
+def rehearse(settings: Settings, vocabulary_size: int) -> None:
+    """Run a model once, forward and backward, before anything is written.
+
+    Raises:
+        CellError: the cell fails, or has a weight that its equations do not use.
+    """
+    tokens = torch.zeros(2, 1, dtype=torch.long)  # (T, B)
+    with torch.random.fork_rng():
+        try:
+            model = LanguageModel(settings.model, vocabulary_size)
+            torch.autograd.backward(model(tokens)[0].sum())
+        except (CellwrightError, MemoryError):
+            raise
+        except Exception as error:
+            raise CellError(
+                "a cell is built from (input_size, hidden_size), and its step runs on x (B, I) and states (B, H)",
+                f"{type(error).__name__} from {settings.model.cell}: {' '.join(str(error).split())}",
+                "try the cell alone: cell(torch.zeros(1, I), *cell.initial_state(1))",
+            ) from error
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    if unused:
+        raise CellError(
+            "every weight of a cell takes part in its equations", f"{', '.join(unused)} unused", "remove it, or use it"
+        )
+
+
 def refuse_small_text(settings: Settings, corpus: Corpus) -> None:
-    """Refuse a text that does not fill one batch."""
+    """Refuse a text of which a part is too short: to train on, or to measure on."""
     make_batches(settings, corpus)
     if settings.data.validation and len(corpus.validation) < 2:
-        raise CellwrightError(
+        raise TextError(
             "the held-out part of a text has at least 2 tokens",
             f"{len(corpus.validation)} of {len(corpus.train) + len(corpus.validation):,}",
             "write a larger --validation, or 0 for none",
         )
 
 
-def note_to(console: Console, world: World) -> Callable[[str], None]:
-    """A function that prints a line, on the first process only."""
-    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True) if world.writes else None
+def note_to(console: Console) -> Callable[[str], None]:
+    """A function that prints a line as it is."""
+    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _on_first_process(world: World, do: Callable[[], Any]) -> None:
-    """Do something on the first process; where that fails, it fails on all."""
-    failure: CellwrightError | None = None
-    if world.writes:
-        try:
-            do()
-        except CellwrightError as error:
-            failure = error
-    failure = world.agree(failure)
-    if failure:
-        raise failure
-
-
-def _event_writer(path: Path) -> Any:
+def _event_writer() -> Any:
     try:
-        return importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(path / "tensorboard"))
+        return importlib.import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError as error:
         raise MissingPackageError(
             "--tensorboard needs the package tensorboard",

@@ -42,7 +42,6 @@ def baselines(train: Ids, test: Ids, characters: NDArray[np.float64], orders: in
 
     Source: Witten and Bell (1991), IEEE Transactions on Information Theory 37(4).
     """
-    train = train[-MOST_TOKENS:]
     size, count = len(characters), len(test) - 1
     both = np.concatenate([train, test]).astype(np.int64)
     target = both + 1  # 0 marks a place before the text begins

@@ -49,7 +49,7 @@ class Report:
 
     def saved(self, epoch: int, batch: int, nats: float) -> None:
         """Where no bar shows it, say how far a long epoch has come."""
-        if batch and not self.bar:
+        if batch and not self.bar and not self.silent:
             place = f"epoch {epoch:>3}/{self.epochs}  batch {batch:,}/{self.batches:,}"
             self.say(f"{place}  train perplexity {math.exp(min(nats / batch, 700.0)):.3f}  saved")
 

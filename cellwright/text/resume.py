@@ -12,7 +12,9 @@ from torch import Tensor
 
 from cellwright.errors import RunError
 from cellwright.text.checkpoint import check_tensors, load_checkpoint
-from cellwright.text.train import Progress, Trainer
+from cellwright.text.train import Progress, Trainer, as_tuple
+
+GROUPS = ("model", "average", "optimizer", "carried", "random")
 
 
 def restore(trainer: Trainer, path: Path) -> None:
@@ -27,10 +29,13 @@ def restore(trainer: Trainer, path: Path) -> None:
     """
     tensors, values = load_checkpoint(path, "training")
     progress = _progress(path, values, trainer)
-    groups = {name: part(tensors, name) for name in ("model", "average", "optimizer", "carried", "random")}
+    groups = {name: part(tensors, name) for name in GROUPS}
+    check_tensors(path, {name: t for name, t in tensors.items() if name.partition(".")[0] not in GROUPS}, {})
     check_tensors(path, groups["model"], trainer.model.state_dict())
     check_tensors(path, groups["average"], trainer.average.state_dict() if trainer.average else {})
     check_tensors(path, groups["optimizer"], _expected_optimizer(trainer, groups["optimizer"]))
+    check_tensors(path, groups["carried"], _expected_carried(trainer) if groups["carried"] else {})
+    check_tensors(path, {"cpu": groups["random"].get("cpu", torch.empty(0))}, {"cpu": torch.get_rng_state()})
     trainer.model.load_state_dict(groups["model"])
     if trainer.average:
         trainer.average.load_state_dict(groups["average"])
@@ -71,6 +76,14 @@ def _expected_optimizer(trainer: Trainer, found: Mapping[str, Tensor]) -> dict[s
         expected |= {f"{place}.{key}": parameter for key in ("exp_avg", "exp_avg_sq")}
         expected[f"{place}.step"] = torch.zeros(())
     return expected
+
+
+def _expected_carried(trainer: Trainer) -> dict[str, Tensor]:
+    """States of the whole batch, as the model gives them."""
+    tokens = torch.zeros(1, trainer.batches.batch_size, dtype=torch.long, device=trainer.world.device)
+    with torch.no_grad(), torch.random.fork_rng():
+        _, state = trainer.model(tokens)
+    return {str(place): tensor for place, tensor in enumerate(as_tuple(state))}
 
 
 def _restore_optimizer(trainer: Trainer, found: Mapping[str, Tensor]) -> None:

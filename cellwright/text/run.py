@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellwright.cells import LIBRARY
+from cellwright.cells import LIBRARY, cell_label
 from cellwright.errors import RunError
 from cellwright.text.checkpoint import VERSION, check_tensors, load_checkpoint
 from cellwright.text.config import Settings, from_dict
 from cellwright.text.corpus import KINDS, Corpus
-from cellwright.text.files import cannot_write, write_atomically, write_json
+from cellwright.text.files import cannot_write, umask, write_atomically, write_json
 from cellwright.text.model import LanguageModel
 from cellwright.text.vocabulary import Vocabulary, load_vocabulary
 
@@ -121,6 +121,12 @@ class Run:
                 f"{self.path}, trained with the cell {named!r}",
                 f"add --cell {named}",
             )
+        if cell is not None and cell_label(cell) != cell_label(named):
+            raise RunError(
+                "a run keeps its cell",
+                f"--cell {cell} for {self.path}, trained with {named!r}",
+                f"write --cell {named}",
+            )
         return {"cell": cell or named}
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -128,7 +134,7 @@ class Run:
         if not self.metrics.is_file():
             return []
         lines = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 lines.append(dict(json.loads(line)))
             except (ValueError, TypeError):
@@ -173,16 +179,21 @@ def create_run(path: Path, settings: Settings, corpus: Corpus) -> Run:
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
-        config = {"version": VERSION, "settings": settings.to_dict(), "sha256": corpus.sha256}
-        write_json(fresh / "config.json", config)
+        write_config(fresh, settings, corpus)
         corpus.vocabulary.save(fresh / "vocabulary.json")
-        fresh.chmod(0o755)
+        fresh.chmod(0o777 & ~umask())
         os.rename(fresh, path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Run(path)
+
+
+def write_config(path: Path, settings: Settings, corpus: Corpus) -> None:
+    """Write config.json."""
+    config = {"version": VERSION, "settings": settings.to_dict(), "sha256": corpus.sha256}
+    write_json(path / "config.json", config)
 
 
 def refuse_existing(path: Path) -> None:
@@ -200,8 +211,8 @@ def refuse_existing(path: Path) -> None:
 
 
 def free_name(text: str, cell: str, parent: Path = Path("runs")) -> Path:
-    """A run directory not yet taken, named after the text and the cell."""
-    base = f"{Path(text).stem}-{Path(cell.replace(':', '-')).stem}"
+    """A run directory not yet taken, named after the text and the label of the cell."""
+    base = f"{Path(text).stem}-{cell}"
     path, count = parent / base, 1
     while path.exists():
         count += 1

@@ -7,6 +7,7 @@ import io
 import os
 import pydoc_data.topics
 import re
+import stat
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -62,15 +63,24 @@ def _find(name: str, note: Note | None) -> Source:
     if name == TIME_MACHINE:
         path = _time_machine(note)
         return _file(path, TIME_MACHINE) if path else Source(PYTHON_DOCS, _python_docs)
-    return _file(Path(name), name)
+    return _file(Path(name), str(Path(name).absolute()))
 
 
 def _file(path: Path, name: str) -> Source:
     names = f"{TIME_MACHINE} or {PYTHON_DOCS}"
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TextError(
+            "a text is a file that exists", f"{path} ({reason})", f"check the path, or write {names}"
+        ) from error
+    if stat.S_ISDIR(mode):
         raise TextError("a text is a file", f"the directory {path}", f"name its files, for example {path}/*.txt")
-    if not path.exists():
-        raise TextError("a text is a file that exists", str(path), f"check the path, or write {names}")
+    if not stat.S_ISREG(mode):
+        raise TextError(
+            "a text is a file that can be read twice", f"{path}, which is a pipe or device", "save it first"
+        )
     if not os.access(path, os.R_OK):
         raise TextError("a text is a file you may read", str(path), f"chmod u+r {path}")
     return Source(name, lambda: open(path, "rb"))

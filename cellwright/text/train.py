@@ -161,7 +161,7 @@ class Trainer:
             raise DivergedError(
                 "training goes on while loss and gradient are finite numbers",
                 f"loss {nats} and gradient norm {norm} in {where}",
-                "try a smaller --learning-rate or --clip; the last good checkpoint is kept",
+                "train anew with a smaller --learning-rate or --clip; what was saved before is kept",
             )
 
     def finish_epoch(self) -> None:

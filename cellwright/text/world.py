@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cellwright.errors import SettingError
+from cellwright.errors import CellwrightError, SettingError
 from cellwright.layers import Dropout
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class World:
                 module.rows(self.rank, self.size)
         if self.size == 1:
             return model
-        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """The mean of each value over all processes."""
@@ -59,6 +62,22 @@ class World:
         together = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(together)
         return [float(value) / self.size for value in together]
+
+    def first(self, do: Callable[[], T]) -> T:
+        """What `do` returns on the first process, for all; where it fails there, it fails on all."""
+        if self.size == 1:
+            return do()
+        result: T | None = None
+        failure: CellwrightError | None = None
+        if self.writes:
+            try:
+                result = do()
+            except CellwrightError as error:
+                failure = error
+        result, failure = self.agree((result, failure))
+        if failure:
+            raise failure
+        return cast(T, result)
 
     def agree(self, value: Any) -> Any:
         """The value of the first process, for all."""
@@ -94,22 +113,26 @@ def join_world(device: str) -> World:
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     place = _device(device, local)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
     if size > 1:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-        if place.type == "cuda":
-            torch.cuda.set_device(place)
     return World(rank, size, place)
 
 
 def _device(name: str, local: int) -> torch.device:
     if name == "auto":
-        return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device("cuda", local) if name == "cuda" else torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("nothing can be computed there")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise SettingError(
-            "a device is auto, cpu, or a GPU of this machine", f"{name!r}: {reason}", "write --device auto"
+            "a device is auto, cpu, or a GPU of this machine, one for each process",
+            f"{name!r}: {reason}",
+            "write --device auto or cpu",
         ) from error
-    return torch.device("cuda", local) if name == "cuda" else device
+    return device

@@ -28,7 +28,7 @@ def write(
 
     Args:
         run: a trained run.
-        prefix: what to write on from; None starts from the most frequent token.
+        prefix: what to write on from; None starts from a blank, or the most frequent word.
         length: how many tokens to write.
         picker: how each is picked.
         seed: of the picks.
@@ -50,13 +50,14 @@ def write(
 
 
 def read_prefix(prefix: str | None, vocabulary: Vocabulary, cleaning: str) -> list[int]:
-    """The ids of a prefix; with letters-only cleaning its capitals become small."""
+    """The ids of a prefix, at least one; with letters-only cleaning its capitals become small."""
     if prefix is None:
-        return [min(1, len(vocabulary) - 1)]
-    if not prefix:
-        raise TextError(
-            "a prefix has at least one character", "an empty one", "write --prefix 'the time', say, or leave it out"
-        )
+        blank = [int(i) for i in vocabulary.ids(" ")]
+        return [1] if not blank or blank == [vocabulary.unknown] else blank
+    try:
+        prefix.encode()
+    except UnicodeEncodeError as error:
+        raise TextError("a prefix is text", f"{prefix!r}, which is not UTF-8", "write it in UTF-8") from error
     text = prefix.lower() if cleaning == "letters" else "".join(clean([prefix], cleaning))
     missing = vocabulary.missing(text)
     if missing:
@@ -65,7 +66,14 @@ def read_prefix(prefix: str | None, vocabulary: Vocabulary, cleaning: str) -> li
             f"{', '.join(map(repr, missing))} in {prefix!r}",
             "write the prefix without it",
         )
-    return [int(i) for i in vocabulary.ids(text)]
+    ids = [int(i) for i in vocabulary.ids(text)]
+    if not ids:
+        raise TextError(
+            f"a prefix has at least one {vocabulary.kind}",
+            f"{prefix!r}" if prefix else "an empty one",
+            "write --prefix 'the time', say, or leave it out",
+        )
+    return ids
 
 
 def pieces(vocabulary: Vocabulary, ids: Iterable[int]) -> Iterator[str]:

@@ -6,8 +6,8 @@ from cellwright.errors import SettingError
 from cellwright.text.config import SECTIONS, from_dict, load_preset, preset_names, section_fields
 
 WRONG = [
-    ({"epochs": 0}, "epochs is at least 1; got 0; write --epochs with such a value"),
-    ({"hidden_size": -3}, "hidden_size is at least 1; got -3"),
+    ({"epochs": 0}, "epochs is at least 1 and below 2147483648; got 0; write --epochs with such a value"),
+    ({"hidden_size": -3}, "hidden_size is at least 1 and below 1048576; got -3"),
     ({"learning_rate": 0.0}, "learning_rate is above 0; got 0.0"),
     ({"learning_rate": float("nan")}, "learning_rate is above 0; got nan"),
     ({"learning_rate": float("inf")}, "learning_rate is above 0; got inf"),
@@ -15,8 +15,12 @@ WRONG = [
     ({"dropout": 1.5}, "dropout is at least 0 and below 1; got 1.5"),
     ({"cleaning": "some"}, "cleaning is one of letters, none; got 'some'"),
     ({"optimizer": "adam"}, "optimizer is one of adamw, sgd; got 'adam'"),
-    ({"steps": "35"}, "steps is a int; got '35'"),
-    ({"tied": 1}, "tied is a bool; got 1"),
+    ({"steps": "35"}, "steps is a whole number; got '35'"),
+    ({"tied": 1}, "tied is true or false; got 1"),
+    ({"seed": 2**63}, "seed is at least 0 and below"),
+    ({"hidden_size": 10**20}, "hidden_size is at least 1 and below"),
+    ({"text": "book.txt"}, "text is a list of names or paths; got 'book.txt'"),
+    ({"text": (1, 2)}, "text is a list of names or paths; got (1, 2)"),
     ({"bidirectional": True}, "a language model reads forward only: a backward direction would see the very token"),
     ({"tied": True}, "got embedding_size=64 and hidden_size=256; write --embedding-size 256"),
 ]

@@ -40,7 +40,7 @@ def test_train_tells_what_it_does_and_what_to_do_next(call, tmp_path):
     assert "text: python-docs; 3,600 characters to train on, 400 held out; vocabulary of 28" in out
     assert "backend: torch; LSTM(8, 16) is exactly a cell of torch.nn" in out
     assert out.count("\nepoch ") == 3
-    assert f"cellwright sample {tmp_path / 'run'}" in out
+    assert out.endswith(f"let it write: cellwright sample {tmp_path / 'run'}\n")
     files = {"config.json", "vocabulary.json", "model.safetensors", "last.safetensors", "metrics.jsonl", "curves.png"}
     assert {file.name for file in (tmp_path / "run").iterdir()} == files
 
@@ -158,7 +158,31 @@ def unreadable(directory):
     return path
 
 
+def pipe(directory):
+    os.mkfifo(directory / "pipe")
+    return directory / "pipe"
+
+
+CELL = b"""from cellwright.cells import LSTM, RNN
+class A(RNN):
+    pass
+class B(LSTM):
+    pass
+"""
+
+
 ONE_LINE = [
+    (["train", "once upon a time " * 30], "a text is a file that exists; got"),
+    (["train", pipe], "a text is a file that can be read twice; got"),
+    (["train", "python-docs", "--seed", "99999999999999999999"], "seed is at least 0 and below"),
+    (["train", "python-docs", "--hidden-size", "1000000000000"], "hidden_size is at least 1 and below"),
+    (["train", "python-docs", "--device", "meta"], "'meta': nothing can be computed there"),
+    (
+        ["train", "python-docs", "--cell", lambda d: f"{write('exits.py', b'import sys; sys.exit(3)')(d)}:X"],
+        "SystemExit in",
+    ),
+    (["compare", "rnn", "gru-reset-before", "--backend", "torch"], "torch.nn does not have"),
+    (["sample", "x" * 5000], "cellwright: "),
     (["train", lambda d: d / "missing.txt"], "a text is a file that exists; got"),
     (["train", lambda d: d], "a text is a file; got the directory"),
     (["train", write("empty.txt", b"")], "which is empty; name another file"),
@@ -170,10 +194,13 @@ ONE_LINE = [
     (["train", "python-docs", "--cell", "no.py:X"], "names a file that exists; got no.py"),
     (["train", "python-docs", "--preset", "huge"], "a preset is one of d2l, default"),
     (["train", "python-docs", "--bidirectional"], "a language model reads forward only"),
-    (["train", "python-docs", "--hidden-size", "-5"], "hidden_size is at least 1; got -5"),
-    (["train", "python-docs", "--batch-size", "0"], "batch_size is at least 1; got 0"),
+    (["train", "python-docs", "--hidden-size", "-5"], "hidden_size is at least 1 and below 1048576; got -5"),
+    (["train", "python-docs", "--batch-size", "0"], "batch_size is at least 1 and below 2147483648; got 0"),
     (["train", "python-docs", "--epochs", "many"], "--epochs"),
-    (["train", "python-docs", "--device", "abacus"], "a device is auto, cpu, or a GPU of this machine; got 'abacus'"),
+    (
+        ["train", "python-docs", "--device", "abacus"],
+        "a device is auto, cpu, or a GPU of this machine, one for each process; got 'abacus'",
+    ),
     (["train", "python-docs", "--backend", "torch", "--cell", "gru-reset-before"], "torch.nn does not have"),
     (["train", "python-docs", "--nonsense"], "No such option: --nonsense"),
     (["train", "--resume", lambda d: d], "a run is a directory that cellwright train wrote"),
@@ -204,11 +231,61 @@ def test_whatever_is_wrong_is_one_line_and_status_2(arguments, words, call, tmp_
     assert list(work.rglob("*")) in ([], [work / "runs"])
 
 
+def test_cells_of_one_file_are_told_apart(call, tmp_path):
+    file = write("cells.py", CELL)(tmp_path)
+    names = [f"{file}:A", f"{file}:B"]
+    status, out, _ = call(
+        "compare", *names, "--text", "python-docs", *small_flags(epochs=1), "--out", tmp_path / "c", "--json"
+    )
+    assert status == 0
+    assert [row["cell"] for row in json.loads(out)["cells"]] == ["cells-A", "cells-B"]
+    status, out, _ = call("sample", tmp_path / "c" / "cells-B", "--cell", names[1], "--length", 3)
+    assert status == 0
+
+
+def test_no_arguments_show_the_help(call):
+    status, out, err = call()
+    assert (status, err) == (0, "")
+    assert "compare" in out
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix", "status", "words"),
+    [
+        ("word", " ", 2, "a prefix has at least one word; got ' '"),
+        ("byte", "\udcff", 2, "a prefix is text; got '\\udcff', which is not UTF-8"),
+        ("byte", None, 0, " "),
+        ("bpe", None, 0, " "),
+        ("word", None, 0, ""),
+    ],
+)
+def test_prefixes_of_other_tokens(kind, prefix, status, words, call, tmp_path):
+    flags = small_flags(epochs=1, tokens=kind, vocabulary_size=300)
+    assert call("train", "python-docs", *flags, "--out", tmp_path / "run")[0] == 0
+    given = [] if prefix is None else ["--prefix", prefix]
+    found, out, err = call("sample", tmp_path / "run", "--length", 5, *given)
+    assert found == status
+    assert words in err if status else out.startswith(words)
+
+
+def test_eval_knows_what_is_unknown_and_counts_ngrams_of_the_training_part_only(call, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("ab" * 900 + "cd" * 100)  # the held-out tenth is nothing like the rest
+    flags = [*small_flags(epochs=1, max_tokens=0), "--out", tmp_path / "run"]
+    assert call("train", text, *flags)[0] == 0
+    other = tmp_path / "other.txt"
+    other.write_text("abxy" * 50)
+    assert json.loads(call("eval", tmp_path / "run", other, "--json")[1])["unknown_share"] == 0.5
+    found = json.loads(call("eval", tmp_path / "run", "--json")[1])
+    assert found["unknown_share"] == 0
+    assert found["baselines"][3]["added"]["perplexity"] > 2, "trained on the held-out part it would be nearly 1"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--prefix", "the 3 cafés?"], "got '3', 'é', '?' in 'the 3 cafés?'; write the prefix without it"),
-        (["--prefix", ""], "a prefix has at least one character; got an empty one"),
+        (["--prefix", ""], "a prefix has at least one char; got an empty one"),
         (["--temperature", "0"], "temperature is above 0; got 0.0"),
         (["--length", "-1"], "length is at least 0; got -1"),
         (["--top-p", "2"], "top_p is above 0 and at most 1; got 2.0"),

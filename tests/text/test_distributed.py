@@ -1,9 +1,15 @@
 """Two processes under torchrun train what one trains with the same whole batch."""
 
+import json
+import signal
 import socket
+import subprocess
+import sys
+import time
 
 import pytest
 
+from cellwright.text.checkpoint import load_checkpoint
 from tests.text.helpers import command, metrics, small_flags
 
 
@@ -52,3 +58,49 @@ def test_a_batch_that_cannot_be_shared_is_refused_by_all(tmp_path):
     assert done.returncode != 0
     assert "batch_size is shared out equally among 2 processes; got batch_size=3; write a multiple of 2" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_stopped_together_in_the_middle_of_an_epoch(tmp_path):
+    """Both get the signal at moments of their own, stop after the same step, and one goes on alone."""
+    options = ["train", "python-docs", *small_flags(max_tokens=60_000, epochs=2), "--out"]
+    alone = command(*options, tmp_path / "one")
+    assert alone.returncode == 0, alone.stderr
+    flags = [sys.executable, *launcher(), "-m", "cellwright", *map(str, options), str(tmp_path / "two")]
+    with subprocess.Popen(flags, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "two" / "last.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=100)
+    batch = load_checkpoint(tmp_path / "two" / "last.safetensors", "training")[1]["batch"]
+    assert 0 < batch < 540, "stopped in the middle"
+    resumed = command("train", "--resume", tmp_path / "two")
+    assert resumed.returncode == 0, resumed.stderr
+    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert two["train_perplexity"] == pytest.approx(one["train_perplexity"], rel=1e-5)
+
+
+def test_compare_speaks_and_writes_once(tmp_path):
+    flags = [
+        "compare",
+        "rnn",
+        "gru",
+        "--text",
+        "python-docs",
+        *small_flags(epochs=1),
+        "--json",
+        "--out",
+        tmp_path / "c",
+    ]
+    done = command(*flags, launcher=launcher())
+    assert done.returncode == 0, done.stderr
+    assert [row["cell"] for row in json.loads(done.stdout)["cells"]] == ["rnn", "gru"]
+
+
+def test_what_fails_on_the_first_process_fails_on_all(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = command("train", "python-docs", *small_flags(), "--out", tmp_path / "file" / "run", launcher=launcher())
+    assert done.returncode != 0
+    assert done.stderr.count("cellwright: results need a directory that can be written") == 2
+    assert "Connection closed" not in done.stderr

@@ -7,8 +7,9 @@ import signal
 import numpy as np
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
-from cellwright.errors import DivergedError, RunError, SettingError
+from cellwright.errors import CellError, DivergedError, RunError, SettingError
 from cellwright.text.checkpoint import load_checkpoint
 from cellwright.text.corpus import load_corpus
 from cellwright.text.job import Job
@@ -105,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     job.model.output.weight.data[0, 0] = math.inf
     with pytest.raises(DivergedError) as caught:
         job.train()
-    assert "gradient norm nan in epoch 2, step 1; try a smaller --learning-rate" in str(caught.value)
+    assert "gradient norm nan in epoch 2, step 1; train anew with a smaller --learning-rate" in str(caught.value)
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
     go_on(tmp_path / "run").train()
 
@@ -139,13 +140,16 @@ def test_more_epochs_may_be_asked_for(tmp_path):
     small_job(tmp_path / "long", epochs=2, schedule="constant").train()
     assert go_on(tmp_path / "run", epochs=2).train().reason == "finished"
     assert without_time(metrics(tmp_path / "run")) == without_time(metrics(tmp_path / "long"))
+    assert go_on(tmp_path / "run", epochs=4).train(stop_after=3).reason == "stopped"
+    assert go_on(tmp_path / "run").train().reason == "finished"  # the run remembers that there are four
+    assert len(metrics(tmp_path / "run")) == 4
 
 
 def test_events_for_tensorboard(tmp_path):
     settings = small_settings(epochs=1)
     corpus = load_corpus(settings.data)
     run = Run(tmp_path)
-    Job(run, settings, corpus, ALONE, quiet(), tensorboard=True).train()
+    Job(run, settings, corpus, ALONE, quiet(), SummaryWriter(str(tmp_path / "tensorboard"))).train()
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
@@ -173,6 +177,35 @@ def test_tied_weights_are_one_parameter():
     assert model.embed.weight is model.output.weight
 
 
+WRONG_CELLS = {
+    "needs = 3": (
+        "__init__(self, i, h, extra): super().__init__(i, h)",
+        "missing 1 required positional argument: 'extra'",
+    ),
+    "raises": ("step(self, x, h): return x @ h", "RuntimeError from"),
+    "too much": ("step(self, x, h): return h, h, h", "got 3 values from Mine.step"),
+    "nothing": ("nothing(self): pass", "a cell needs a method step"),
+    "unused": (
+        "__init__(self, i, h): super().__init__(i, h); self.add_gates(); self.add_bias('idle', 'h', 'bias')\n"
+        "    def step(self, x, h): return torch.tanh(x @ self.W_xh + h @ self.W_hh + self.b_h)",
+        "got recurrent.cells.0.idle unused; remove it, or use it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CELLS)
+def test_a_cell_that_does_not_run_is_refused_before_anything_is_written(name, tmp_path):
+    body, words = WRONG_CELLS[name]
+    file = tmp_path / "mine.py"
+    head = "import torch\nfrom cellwright.cells import Cell\nclass Mine(Cell):\n    gates = {'h': 'hidden state'}\n"
+    file.write_text(f"{head}    def {body}\n")
+    with pytest.raises(CellError) as caught:
+        small_job(tmp_path / "run", cell=f"{file}:Mine")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_a_cell_in_a_file_runs_only_when_named(tmp_path):
     file = tmp_path / "mine.py"
     step = "def step(self, x, h, c):\n        return super().step(x, h, c)"
@@ -182,6 +215,8 @@ def test_a_cell_in_a_file_runs_only_when_named(tmp_path):
     with pytest.raises(RunError, match="a cell in a file is code, which runs only if you name it yourself"):
         Run(tmp_path / "run").model()
     assert Run(tmp_path / "run").model(cell=name)
+    with pytest.raises(RunError, match="a run keeps its cell; got --cell gru"):
+        Run(tmp_path / "run").model(cell="gru")
     with pytest.raises(SettingError, match="bidirectional"):
         small_settings(bidirectional=True)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["version"] == 1
