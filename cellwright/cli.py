@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import io
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional, get_type_hints
+from typing import Annotated, Any, NoReturn, Optional
 
 import torch
 import typer
@@ -23,8 +20,10 @@ from cellwright.cells import LIBRARY, cell_label
 from cellwright.errors import CellwrightError, SettingError
 from cellwright.text.assess import assess
 from cellwright.text.compare import compare as compare_cells
-from cellwright.text.config import SECTIONS, Settings, load_preset, preset_names, section_fields
-from cellwright.text.job import Job, Outcome, note_to, resume_job, start_job
+from cellwright.text.config import Settings, load_preset, preset_names
+from cellwright.text.flags import changes, with_settings
+from cellwright.text.job import Job, Outcome, note_to
+from cellwright.text.launch import resume_job, start_job
 from cellwright.text.run import Run, free_name, refuse_existing
 from cellwright.text.sample import Picker
 from cellwright.text.world import join_world
@@ -49,49 +48,6 @@ DeviceFlag = Annotated[str, typer.Option("--device", help="auto takes a GPU wher
 CellFlag = Annotated[Optional[str], typer.Option("--cell", help="The cell's file, where the run was trained with one.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and the course to standard error.")]
 SeedFlag = Annotated[int, typer.Option("--seed", help="Seed of the picks.", min=0, max=2**63 - 1)]
-
-
-def with_settings(command: Callable[..., None], leave_out: tuple[str, ...] = ()) -> Callable[..., None]:
-    """The command with one more flag for each setting, so that presets, flags and documents have one source."""
-    signature = inspect.signature(command)
-    flags = [
-        flag
-        for section in SECTIONS
-        for name, described in section_fields(section).items()
-        if name not in leave_out
-        for flag in [_flag(section, described)]
-    ]
-    hints = get_type_hints(command, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[name])
-        for name, parameter in signature.parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    ]
-    parameters = own + flags
-    command.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
-
-
-def _flag(section: str, described: dataclasses.Field[Any]) -> inspect.Parameter:
-    kind: Any = get_type_hints(SECTIONS[section])[described.name]
-    flag = f"--{described.name.replace('_', '-')}"
-    flag = f"{flag}/--no{flag[1:]}" if kind is bool else flag
-    choices = described.metadata["choices"]
-    words = described.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
-    option = typer.Option(
-        flag, help=words, rich_help_panel=f"{section.capitalize()} (each overrides the preset)", show_default=False
-    )
-    value = list[str] if described.name == "text" else kind
-    annotation = Annotated[Optional[value], option]  # type: ignore[valid-type]
-    return inspect.Parameter(described.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def _changes(settings: dict[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in settings.items() if value is not None}
-    if "text" in given:
-        given["text"] = tuple(given["text"])
-    return given
 
 
 def train(
@@ -122,12 +78,12 @@ def train(
     Examples: cellwright train; cellwright train book.txt --cell gru --hidden-size 512;
     cellwright train --preset d2l --cell rnn --hidden-size 512; cellwright train --resume runs/book-lstm.
     """
-    console, world, changes = _console(as_json), join_world(device), _changes(settings)
+    console, world, given = _console(as_json), join_world(device), changes(settings)
     if resume is not None:
-        _refuse_changes(preset, text, out, changes)
-        job = resume_job(Run(resume), world, console, changes.get("cell"), changes.get("epochs", 0), tensorboard)
+        _refuse_changes(preset, text, out, given)
+        job = resume_job(Run(resume), world, console, given.get("cell"), given.get("epochs", 0), tensorboard)
     else:
-        chosen = load_preset(preset or "default").replace(**changes, **({"text": tuple(text)} if text else {}))
+        chosen = load_preset(preset or "default").replace(**given, **({"text": tuple(text)} if text else {}))
         if out is not None:
             world.first(lambda: refuse_existing(out))
         job = start_job(chosen, lambda found: out or _free_name(found), world, console, tensorboard)
@@ -144,8 +100,8 @@ def _free_name(settings: Settings) -> Path:
     return free_name(settings.data.text[0], cell_label(settings.model.cell))
 
 
-def _refuse_changes(preset: str | None, text: list[str] | None, out: Path | None, changes: dict[str, Any]) -> None:
-    given = [f"--{name.replace('_', '-')}" for name in changes if name not in ("epochs", "cell")]
+def _refuse_changes(preset: str | None, text: list[str] | None, out: Path | None, settings: dict[str, Any]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in settings if name not in ("epochs", "cell")]
     given += [name for name, value in (("--preset", preset), ("TEXT", text), ("--out", out)) if value is not None]
     if given:
         raise SettingError(
@@ -245,7 +201,7 @@ def compare(
 ) -> None:
     """Train several cells alike; a table, comparison.json and comparison.png tell them apart."""
     console, world = _console(as_json), join_world(device)
-    chosen = load_preset(preset or "default").replace(**_changes(settings))
+    chosen = load_preset(preset or "default").replace(**changes(settings))
     path = world.first(lambda: out or free_name("compare", "-".join(map(cell_label, cells))))
     rows = compare_cells(cells, chosen, path, world, console)
     world.leave()

@@ -14,7 +14,7 @@ from cellwright.kernels import choose
 from cellwright.text.config import Settings
 from cellwright.text.curves import can_draw, draw_comparison
 from cellwright.text.files import write_json
-from cellwright.text.job import start_job
+from cellwright.text.launch import start_job
 from cellwright.text.model import count_parameters
 from cellwright.text.run import Run, refuse_existing
 from cellwright.text.world import World

@@ -100,4 +100,5 @@ def _save(path: Path, figure: Any, title: str) -> None:
     figure.suptitle(title)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
+    figure.clear()  # what it holds refers to itself, and would wait for the garbage collector
     write_atomically(path, content.getvalue())

@@ -59,5 +59,5 @@ def test_a_preset_file_of_ones_own(tmp_path):
 
 @pytest.mark.parametrize("name", ["nosuch", "../default", "missing.toml"])
 def test_an_unknown_preset_is_refused(name):
-    with pytest.raises(SettingError, match=r"a preset is one of d2l, default"):
+    with pytest.raises(SettingError, match=r"a preset is one of d2l, default, large"):
         load_preset(name)

@@ -192,7 +192,7 @@ ONE_LINE = [
     (["train", write("digits.txt", b"1234567890" * 500)], "tokens; got"),
     (["train", "python-docs", "--cell", "lstmm"], "a cell is one of rnn, rnn-relu, gru"),
     (["train", "python-docs", "--cell", "no.py:X"], "names a file that exists; got no.py"),
-    (["train", "python-docs", "--preset", "huge"], "a preset is one of d2l, default"),
+    (["train", "python-docs", "--preset", "huge"], "a preset is one of d2l, default, large"),
     (["train", "python-docs", "--bidirectional"], "a language model reads forward only"),
     (["train", "python-docs", "--hidden-size", "-5"], "hidden_size is at least 1 and below 1048576; got -5"),
     (["train", "python-docs", "--batch-size", "0"], "batch_size is at least 1 and below 2147483648; got 0"),

@@ -90,12 +90,12 @@ def test_the_learning_rate_is_set_in_every_group():
 
 def test_the_average_forgets_early_weights_and_then_decays():
     model = nn.Linear(1, 1, bias=False)
-    average = build_average(model, 0.6)
+    average = build_average(model, 0.3)
     expected = None
     for count in range(12):
         model.weight.data.fill_(float(count))
         average.update_parameters(model)
-        decay = min(0.6, (1 + count) / (10 + count))
+        decay = min(0.3, (1 + count) / (10 + count))
         expected = float(count) if expected is None else decay * expected + (1 - decay) * count
         assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
     assert build_average(model, 0.0) is None

@@ -1,0 +1,56 @@
+"""Every setting as a flag of the command line, so that presets, flags and help have one source."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Optional, get_type_hints
+
+import typer
+
+from cellwright.text.config import SECTIONS, section_fields
+
+
+def with_settings(command: Callable[..., None], leave_out: tuple[str, ...] = ()) -> Callable[..., None]:
+    """The command with one more flag for each setting, so that presets, flags and documents have one source."""
+    signature = inspect.signature(command)
+    flags = [
+        flag
+        for section in SECTIONS
+        for name, described in section_fields(section).items()
+        if name not in leave_out
+        for flag in [_flag(section, described)]
+    ]
+    hints = get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    parameters = own + flags
+    command.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _flag(section: str, described: dataclasses.Field[Any]) -> inspect.Parameter:
+    kind: Any = get_type_hints(SECTIONS[section])[described.name]
+    flag = f"--{described.name.replace('_', '-')}"
+    flag = f"{flag}/--no{flag[1:]}" if kind is bool else flag
+    choices = described.metadata["choices"]
+    words = described.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
+    option = typer.Option(
+        flag, help=words, rich_help_panel=f"{section.capitalize()} (each overrides the preset)", show_default=False
+    )
+    value = list[str] if described.name == "text" else kind
+    annotation = Annotated[Optional[value], option]  # type: ignore[valid-type]
+    return inspect.Parameter(described.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def changes(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that were given as flags."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "text" in given:
+        given["text"] = tuple(given["text"])
+    return given
