@@ -18,11 +18,9 @@ class OneHot(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
-        self.register_buffer("identity", torch.eye(size), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        identity = self.get_buffer("identity")
-        return nn.functional.embedding(tokens, identity)
+        return nn.functional.one_hot(tokens, self.size).to(torch.get_default_dtype())
 
     def extra_repr(self) -> str:
         return str(self.size)
@@ -71,7 +69,7 @@ class LanguageModel(nn.Module):
         Returns:
             Scores before the softmax (T, B, V), and the state after the last token.
         """
-        x = self.input_dropout(self.embed(tokens))  # (T, B, E)
+        x = self.input_dropout(self.embed(tokens).to(self.output.weight.dtype))  # (T, B, E)
         y, state = self.recurrent(x, state)  # (T, B, H)
         return self.output(self.output_dropout(y)), state
 

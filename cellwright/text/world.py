@@ -53,7 +53,7 @@ class World:
         if self.size == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=devices)
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """The mean of each value over all processes."""
