@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
@@ -122,9 +123,17 @@ def _print_outcome(job: Job, outcome: Outcome, as_json: bool) -> None:
     elif best:
         job.report.say(f"best: training perplexity {best['train_perplexity']:.3f} in epoch {best['epoch']}")
     if outcome.reason == "stopped":
-        job.report.say(f"stopped and saved; go on with: cellwright train --resume {path}")
+        job.report.say(f"stopped and saved; go on with: {_program()} train --resume {path}")
     else:
-        job.report.say(f"let it write: cellwright sample {path}")
+        job.report.say(f"let it write: {_program()} sample {path}")
+
+
+def _program() -> str:
+    """The command as it was called, for those whose shell does not find it by its bare name."""
+    called = sys.argv[0]
+    if called.endswith(os.path.join("cellwright", "__main__.py")):
+        return "python -m cellwright"
+    return "cellwright" if shutil.which("cellwright") or not called.endswith("cellwright") else shlex.quote(called)
 
 
 def sample(
@@ -211,21 +220,24 @@ def compare(
         _print_json({"directory": str(path), "cells": rows})
         return
     table = Table(
-        "cell", "parameters", "train perplexity", "validation perplexity", "bits per character", "tokens/s", "seconds"
+        "cell",
+        "weights",
+        "train",
+        "held out",
+        "bits/char",
+        "tokens/s",
+        "seconds",
+        caption="train, held out: perplexity",
     )
     for row in rows:
         columns = ("train_perplexity", "val_perplexity", "val_bits_per_character")
         numbers = ["-" if row.get(name) is None else f"{row[name]:.3f}" for name in columns]
-        table.add_row(
-            row["cell"],
-            f"{row['parameters']:,}",
-            *numbers,
-            f"{row.get('tokens_per_second', 0):,.0f}",
-            f"{row.get('seconds', 0):.1f}",
-        )
+        speed = [f"{row.get('tokens_per_second', 0):,.0f}", f"{row.get('seconds', 0):.1f}"]
+        table.add_row(row["cell"], f"{row['parameters']:,}", *numbers, *speed)
     console.print(table)
     note_to(console)(f"pictures and runs: {path}")
     if any(row["reason"] == "stopped" for row in rows):
+        note_to(console)(f"stopped: {rows[-1]['cell']} is unfinished, and cells after it have not begun")
         raise typer.Exit(130)
 
 

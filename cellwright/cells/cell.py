@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +62,13 @@ class Cell(nn.Module):
     gates: ClassVar[dict[str, str]] = {}
     step: Callable[..., Any] = _no_step
 
-    if TYPE_CHECKING:
-        # Parameters are created by gate name; to a type checker each is just a tensor.
-        def __getattr__(self, name: str) -> Any: ...
+    def __getattr__(self, name: str) -> Any:  # of parameters, whose names follow from the gates'
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if name.startswith(("W_x", "W_h", "b_")) and not self.__dict__.get("roles"):
+                raise AttributeError(f"{error}: call self.add_gates() in __init__ to create it") from None
+            raise
 
     def __new__(cls: type[C], *args: Any, **kwargs: Any) -> C:
         cell = super().__new__(cls)
@@ -118,14 +122,16 @@ class Cell(nn.Module):
 
     def split_output(self, result: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What `step` returned, as the output y and the tuple of new states."""
-        values = (result,) if isinstance(result, Tensor) else tuple(result)
-        if len(values) == len(self.state):
-            return values[0], values
-        if len(values) == len(self.state) + 1:
-            return values[0], values[1:]
+        values = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+        if all(isinstance(value, Tensor) for value in values):
+            if len(values) == len(self.state):
+                return values[0], values
+            if len(values) == len(self.state) + 1:
+                return values[0], values[1:]
+        kinds = ", ".join("a tensor" if isinstance(value, Tensor) else type(value).__name__ for value in values)
         raise CellError(
             f"step returns the new states ({', '.join(self.state)}), or one output and then those",
-            f"{len(values)} values from {type(self).__name__}.step",
+            f"{kinds} from {type(self).__name__}.step",
             f"return {', '.join(self.state)}",
         )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -56,12 +59,19 @@ def cell_label(name: str) -> str:
 def _load(path: Path) -> ModuleType:
     if not path.is_file():
         raise CellError("path/to/file.py:Class names a file that exists", str(path), "check the path")
+    return _run(path.resolve(), path.stat().st_mtime_ns)
+
+
+@cache
+def _run(path: Path, changed: int) -> ModuleType:
+    """The module of a file, run once for each time it was changed; what it prints goes to standard error."""
     spec = importlib.util.spec_from_file_location(f"cellwright_user_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise CellError(
             "the file of a cell runs as Python without an error",

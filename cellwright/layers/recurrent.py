@@ -70,11 +70,14 @@ class Recurrent(nn.Module):
             above = {"input_size": cell.output_size * self.directions}
             rest = [cell.again(**(above if place >= self.directions else {})) for place in range(1, count)]
             return [cell, *rest]
-        if not isinstance(cell, Sequence) or len(cell) != count or not all(isinstance(one, Cell) for one in cell):
-            given = [type(one).__name__ for one in cell] if isinstance(cell, Sequence) else [type(cell).__name__]
+        if not isinstance(cell, Sequence):
+            given = f"the class {cell.__name__}" if isinstance(cell, type) else f"an object of {type(cell).__name__}"
+            raise CellError("cell is a Cell, or a list of them", given, "write cw.Recurrent(cw.cells.GRU(28, 16)), say")
+        if len(cell) != count or not all(isinstance(one, Cell) for one in cell):
+            given = ", ".join(type(one).__name__ for one in cell)
             raise CellError(
                 f"a list of cells has one Cell for each layer and direction, here {count}",
-                f"{len(given)}: {', '.join(given)}",
+                f"{len(cell)}: {given}",
                 "write one cell for each, or a single cell to build all like it",
             )
         for place, one in enumerate(cell):
@@ -147,7 +150,7 @@ class Recurrent(nn.Module):
         layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
         rule = f"x is {layout}, or (T, I) without a batch, with I = {cell.input_size} columns and T at least 1"
         if not isinstance(x, Tensor):
-            raise ShapeError(rule, type(x).__name__, "pass a tensor; pad sequences of unequal length")
+            raise ShapeError(rule, type(x).__name__, "pass a tensor")
         time = 1 if self.batch_first and x.dim() == 3 else 0
         if x.dim() not in (2, 3) or x.shape[-1] != cell.input_size or x.shape[time] < 1:
             raise ShapeError(rule, f"a tensor of shape {tuple(x.shape)}", f"reshape x to {layout}")

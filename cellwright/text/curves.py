@@ -88,7 +88,8 @@ def _axes(axes: Any, label: str, over: str = "epoch", logarithmic: bool = True) 
     if over == "epoch":
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel(label)
-    if logarithmic:
+    low, high = axes.get_ylim()
+    if logarithmic and high > 4 * max(low, 1.0):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")

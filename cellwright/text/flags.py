@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional, get_type_hints
 
 import typer
 
-from cellwright.text.config import SECTIONS, section_fields
+from cellwright.text.config import SECTIONS, load_preset, section_fields
 
 
 def with_settings(command: Callable[..., None], leave_out: tuple[str, ...] = ()) -> Callable[..., None]:
@@ -40,9 +40,10 @@ def _flag(section: str, described: dataclasses.Field[Any]) -> inspect.Parameter:
     flag = f"{flag}/--no{flag[1:]}" if kind is bool else flag
     choices = described.metadata["choices"]
     words = described.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
-    option = typer.Option(
-        flag, help=words, rich_help_panel=f"{section.capitalize()} (each overrides the preset)", show_default=False
-    )
+    panel = f"{section.capitalize()} (each overrides the preset; shown is what the default preset says)"
+    usual = getattr(getattr(load_preset("default"), section), described.name)
+    usual = " ".join(usual) if described.name == "text" else usual
+    option = typer.Option(flag, help=words, rich_help_panel=panel, show_default=str(usual))
     value = list[str] if described.name == "text" else kind
     annotation = Annotated[Optional[value], option]  # type: ignore[valid-type]
     return inspect.Parameter(described.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

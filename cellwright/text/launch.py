@@ -23,6 +23,7 @@ from cellwright.text.sources import find_sources
 from cellwright.text.world import World
 
 EVENTS = "tensorboard"
+FEW = 100  # tokens: less is no text
 
 
 def start_job(
@@ -90,7 +91,8 @@ def resume_job(
             "restore the text, or train anew with another --out",
         )
     if run.last.is_file():  # before memory is taken for sizes that may be forged
-        tensors, _ = load_checkpoint(run.last, "training")
+        tensors, values = load_checkpoint(run.last, "training")
+        refuse_finished(run, values.get("epoch"), settings.training.epochs)
         check_model(run.last, part(tensors, "model"), settings, len(corpus.vocabulary))
     events = writer(str(run.path / EVENTS)) if writer and world.writes else None
     job = Job(run, settings, corpus, world, console, events)
@@ -100,6 +102,20 @@ def resume_job(
         if settings.training.schedule != "constant":
             job.report.say(f"the {settings.training.schedule} learning rate is laid over {epochs} epochs now")
     return job
+
+
+def refuse_finished(run: Run, done: Any, epochs: int) -> None:
+    """Refuse to go on where nothing is left to do.
+
+    Raises:
+        RunError: naming the flag that asks for more.
+    """
+    if isinstance(done, int) and done >= epochs:
+        raise RunError(
+            "a training goes on where epochs are left",
+            f"{done} epochs done of {epochs} in {run.path}",
+            f"write --epochs {done + 1} or more",
+        )
 
 
 def rehearse(settings: Settings, vocabulary_size: int) -> None:
@@ -130,11 +146,18 @@ def rehearse(settings: Settings, vocabulary_size: int) -> None:
 
 def refuse_small_text(settings: Settings, corpus: Corpus) -> None:
     """Refuse a text of which a part is too short: to train on, or to measure on."""
+    total = len(corpus.train) + len(corpus.validation)
+    if settings.data.cleaning == "letters" and total < FEW and len(set(corpus.train.tolist())) < 2:
+        raise TextError(
+            "the cleaning 'letters' keeps the letters a to z and single blanks",
+            "a text of which that leaves nothing",
+            "write --cleaning none, or name another text",
+        )
     make_batches(settings, corpus)
     if settings.data.validation and len(corpus.validation) < 2:
         raise TextError(
             "the held-out part of a text has at least 2 tokens",
-            f"{len(corpus.validation)} of {len(corpus.train) + len(corpus.validation):,}",
+            f"{len(corpus.validation)} of {total:,}",
             "write a larger --validation, or 0 for none",
         )
 

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+WIDTH = 50  # characters of a sample, however long its words are
+
 
 class Report:
     """Prints the course of a training.
@@ -69,5 +71,5 @@ def epoch_line(measured: Mapping[str, Any], epochs: int) -> str:
     parts.append(f"gradient {measured['gradient_norm']:.2f}")
     parts.append(f"{measured['tokens_per_second']:,.0f} tokens/s")
     if measured.get("sample"):
-        parts.append(repr(measured["sample"]))
+        parts.append(repr(measured["sample"][:WIDTH]))
     return "  ".join(parts)

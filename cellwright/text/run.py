@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellwright.cells import LIBRARY, cell_label
+from cellwright.cells import LIBRARY
 from cellwright.errors import RunError
 from cellwright.text.checkpoint import VERSION, check_tensors, load_checkpoint
 from cellwright.text.config import Settings, from_dict
@@ -121,7 +121,8 @@ class Run:
                 f"{self.path}, trained with the cell {named!r}",
                 f"add --cell {named}",
             )
-        if cell is not None and cell_label(cell) != cell_label(named):
+        same = cell is None or ((":" in cell) == (":" in named) and cell.rpartition(":")[2] == named.rpartition(":")[2])
+        if not same:  # a file may move and be renamed, a class may not
             raise RunError(
                 "a run keeps its cell",
                 f"--cell {cell} for {self.path}, trained with {named!r}",

@@ -126,13 +126,12 @@ def _device(name: str, local: int) -> torch.device:
     try:
         device = torch.device("cuda", local) if name == "cuda" else torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError("nothing can be computed there")
+            raise RuntimeError
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise SettingError(
-            "a device is auto, cpu, or a GPU of this machine, one for each process",
-            f"{name!r}: {reason}",
+            "a device is auto, cpu, cuda, or mps, and there is one for each process",
+            f"{name!r}, which is not on this machine",
             "write --device auto or cpu",
         ) from error
     return device

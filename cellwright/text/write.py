@@ -64,7 +64,7 @@ def read_prefix(prefix: str | None, vocabulary: Vocabulary, cleaning: str) -> li
         raise TextError(
             "a prefix holds only what the vocabulary of the run has",
             f"{', '.join(map(repr, missing))} in {prefix!r}",
-            "write the prefix without it",
+            "write the prefix without them",
         )
     ids = [int(i) for i in vocabulary.ids(text)]
     if not ids:

@@ -171,6 +171,16 @@ def test_a_graph_of_modules_is_checked_by_hand():
     assert cell(torch.tensor([[3.0]]), torch.tensor([[4.0]])).item() == 15.0
 
 
+class Wide(RNN):
+    def step(self, x, h):
+        return x
+
+
+class Silent(RNN):
+    def step(self, x, h):
+        pass
+
+
 class Sizes(RNN):
     def __init__(self, *sizes):
         super().__init__(*sizes)
@@ -181,7 +191,10 @@ def build(**options):
 
 
 ERRORS = [
-    (lambda: cw.Recurrent(nn.GRUCell(3, 5)), CellError, "here 1; got 1: GRUCell"),
+    (lambda: cw.Recurrent(nn.GRUCell(3, 5)), CellError, "got an object of GRUCell; write cw.Recurrent("),
+    (lambda: cw.Recurrent(GRU), CellError, "cell is a Cell, or a list of them; got the class GRU; write"),
+    (lambda: cw.Recurrent(Wide(28, 16))(torch.zeros(5, 3, 28)), CellError, "h is (3, 16) torch.float32; got (3, 28)"),
+    (lambda: cw.Recurrent(Silent(3, 5))(torch.zeros(5, 3, 3)), CellError, "got NoneType from Silent.step; return h"),
     (
         lambda: cw.Recurrent([LSTM(3, 5), LSTM(9, 5)], num_layers=2),
         CellError,
@@ -243,8 +256,19 @@ def test_a_step_that_returns_too_much_is_refused():
         def step(self, x, h):
             return h, h, h
 
-    with pytest.raises(CellError, match=r"got 3 values from Chatty\.step; return h"):
+    with pytest.raises(CellError, match=r"got a tensor, a tensor, a tensor from Chatty\.step; return h"):
         cw.Recurrent(Chatty(3, 5))(torch.zeros(2, 1, 3))
+
+
+def test_forgotten_gates_are_hinted_at():
+    class Forgetful(cw.Cell):
+        gates = {"h": "hidden state"}
+
+        def step(self, x, h):
+            return torch.tanh(x @ self.W_xh)
+
+    with pytest.raises(AttributeError, match=r"'W_xh': call self\.add_gates\(\) in __init__ to create it"):
+        cw.Recurrent(Forgetful(3, 5))(torch.zeros(2, 1, 3))
 
 
 def test_any_module_can_hold_the_layer():

@@ -117,7 +117,7 @@ def test_compare_tables_and_draws(call, tmp_path):
     assert [row["cell"] for row in rows] == ["rnn", "lstm"]
     assert rows[0]["parameters"] < rows[1]["parameters"]
     assert (tmp_path / "c" / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    assert all(name in out for name in ("rnn", "lstm", "tokens/s"))
+    assert all(name in out for name in ("rnn", "lstm", "tokens/s", "perplexity"))
     assert len(metrics(tmp_path / "c" / "lstm")) == 2
 
 
@@ -133,7 +133,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == ""
-    assert out.splitlines()[-1] == f"stopped and saved; go on with: cellwright train --resume {tmp_path / 'run'}"
+    assert (
+        out.splitlines()[-1] == f"stopped and saved; go on with: python -m cellwright train --resume {tmp_path / 'run'}"
+    )
 
 
 def test_the_command_is_on_the_path_and_says_its_version():
@@ -176,7 +178,7 @@ ONE_LINE = [
     (["train", pipe], "a text is a file that can be read twice; got"),
     (["train", "python-docs", "--seed", "99999999999999999999"], "seed is at least 0 and below"),
     (["train", "python-docs", "--hidden-size", "1000000000000"], "hidden_size is at least 1 and below"),
-    (["train", "python-docs", "--device", "meta"], "'meta': nothing can be computed there"),
+    (["train", "python-docs", "--device", "meta"], "got 'meta', which is not on this machine"),
     (
         ["train", "python-docs", "--cell", lambda d: f"{write('exits.py', b'import sys; sys.exit(3)')(d)}:X"],
         "SystemExit in",
@@ -189,7 +191,10 @@ ONE_LINE = [
     (["train", write("binary.txt", b"\x7fELF\0\0")], "with a zero byte at offset 4: a binary file; convert it"),
     (["train", write("latin.txt", b"caf\xe9" * 2000)], "with byte 0xe9 at offset 3; convert it, for example: iconv"),
     (["train", write("short.txt", b"once upon a time")], "needs a text of at least batch_size * steps + steps = 2,112"),
-    (["train", write("digits.txt", b"1234567890" * 500)], "tokens; got"),
+    (
+        ["train", write("digits.txt", b"1234567890" * 500)],
+        "got a text of which that leaves nothing; write --cleaning none",
+    ),
     (["train", "python-docs", "--cell", "lstmm"], "a cell is one of rnn, rnn-relu, gru"),
     (["train", "python-docs", "--cell", "no.py:X"], "names a file that exists; got no.py"),
     (["train", "python-docs", "--preset", "huge"], "a preset is one of d2l, default, large"),
@@ -199,7 +204,7 @@ ONE_LINE = [
     (["train", "python-docs", "--epochs", "many"], "--epochs"),
     (
         ["train", "python-docs", "--device", "abacus"],
-        "a device is auto, cpu, or a GPU of this machine, one for each process; got 'abacus'",
+        "got 'abacus', which is not on this machine; write --device auto or cpu",
     ),
     (["train", "python-docs", "--backend", "torch", "--cell", "gru-reset-before"], "torch.nn does not have"),
     (["train", "python-docs", "--nonsense"], "No such option: --nonsense"),
@@ -284,7 +289,7 @@ def test_eval_knows_what_is_unknown_and_counts_ngrams_of_the_training_part_only(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--prefix", "the 3 cafés?"], "got '3', 'é', '?' in 'the 3 cafés?'; write the prefix without it"),
+        (["--prefix", "the 3 cafés?"], "got '3', 'é', '?' in 'the 3 cafés?'; write the prefix without them"),
         (["--prefix", ""], "a prefix has at least one char; got an empty one"),
         (["--temperature", "0"], "temperature is above 0; got 0.0"),
         (["--length", "-1"], "length is at least 0; got -1"),

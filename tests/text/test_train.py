@@ -86,7 +86,7 @@ def test_it_learns_and_what_is_kept_is_the_best(tmp_path):
     assert list(lines[0])[:5] == keys
     assert math.log2(perplexities[0]) == pytest.approx(lines[0]["val_bits_per_character"])
     run = Run(tmp_path / "run")
-    job = go_on(run.path)
+    job = go_on(run.path, epochs=7)
     job.trainer.model.load_state_dict(run.model().state_dict())
     assert job.measure(run.model()).perplexity == pytest.approx(min(perplexities), rel=1e-6)
     assert run.curves.read_bytes().startswith(b"\x89PNG")
@@ -143,6 +143,9 @@ def test_more_epochs_may_be_asked_for(tmp_path):
     assert go_on(tmp_path / "run", epochs=4).train(stop_after=3).reason == "stopped"
     assert go_on(tmp_path / "run").train().reason == "finished"  # the run remembers that there are four
     assert len(metrics(tmp_path / "run")) == 4
+    for epochs in (0, 3):
+        with pytest.raises(RunError, match=r"got 4 epochs done of .* write --epochs 5 or more"):
+            go_on(tmp_path / "run", epochs=epochs)
 
 
 def test_events_for_tensorboard(tmp_path):
@@ -183,7 +186,7 @@ WRONG_CELLS = {
         "missing 1 required positional argument: 'extra'",
     ),
     "raises": ("step(self, x, h): return x @ h", "RuntimeError from"),
-    "too much": ("step(self, x, h): return h, h, h", "got 3 values from Mine.step"),
+    "too much": ("step(self, x, h): return h, h, h", "got a tensor, a tensor, a tensor from Mine.step"),
     "nothing": ("nothing(self): pass", "a cell needs a method step"),
     "unused": (
         "__init__(self, i, h): super().__init__(i, h); self.add_gates(); self.add_bias('idle', 'h', 'bias')\n"
@@ -217,6 +220,8 @@ def test_a_cell_in_a_file_runs_only_when_named(tmp_path):
     assert Run(tmp_path / "run").model(cell=name)
     with pytest.raises(RunError, match="a run keeps its cell; got --cell gru"):
         Run(tmp_path / "run").model(cell="gru")
+    moved = file.rename(tmp_path / "renamed.py")
+    assert Run(tmp_path / "run").model(cell=f"{moved}:Mine")
     with pytest.raises(SettingError, match="bidirectional"):
         small_settings(bidirectional=True)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["version"] == 1
