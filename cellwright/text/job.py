@@ -115,7 +115,7 @@ class Job:
     def _keep(self, model: nn.Module, measured: dict[str, Any], is_best: bool) -> None:
         if is_best:
             save_checkpoint(self.run.weights, "model", model.state_dict(), {"epoch": measured["epoch"]})
-        measured["sample"] = self.write_sample(model)
+        measured["sample"] = self.write_sample(model, seed=measured["epoch"])
         self.run.add_metrics(measured)
         if self.events:
             _add_events(self.events, measured)
@@ -138,14 +138,14 @@ class Job:
         self.world.first(lambda: save_checkpoint(self.run.last, "training", tensors, values))
         self.report.saved(trainer.progress.epoch + 1, trainer.progress.batch, trainer.progress.nats)
 
-    def write_sample(self, model: nn.Module) -> str:
+    def write_sample(self, model: nn.Module, seed: int) -> str:
         """A few words that the model writes on from the beginning of the text."""
         vocabulary = self.corpus.vocabulary
         start = [int(i) for i in self.corpus.train[:10]]
         never = () if vocabulary.unknown is None else (vocabulary.unknown,)
         was_training = model.training
         picked = list(
-            sample(model.eval(), start, SAMPLE_LENGTH, Picker(temperature=0.7, never=never), device=self.world.device)
+            sample(model.eval(), start, SAMPLE_LENGTH, Picker(temperature=0.7, never=never), seed, self.world.device)
         )
         model.train(was_training)
         return vocabulary.decode(picked)
