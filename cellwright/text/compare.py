@@ -49,7 +49,7 @@ def compare(cells: list[str], settings: Settings, path: Path, world: World, cons
         outcome = job.train()
         measured = {"cell": label, "parameters": count_parameters(job.model), "reason": outcome.reason}
         rows.append({**measured, **(outcome.best or {})})
-        world.first(lambda: _write(path, rows, settings))
+        world.first(partial(_write, path, rows, job.corpus.names))
         if outcome.reason == "stopped":
             break
     return rows
@@ -59,9 +59,9 @@ def _place(path: Path, settings: Settings) -> Path:
     return path
 
 
-def _write(path: Path, rows: list[dict[str, Any]], settings: Settings) -> None:
+def _write(path: Path, rows: list[dict[str, Any]], texts: tuple[str, ...]) -> None:
     write_json(path / "comparison.json", rows)
     measured = {row["cell"]: Run(path / row["cell"]).read_metrics() for row in rows}
     if can_draw() and all(measured.values()):
-        names = ", ".join(Path(name).name for name in settings.data.text)
+        names = ", ".join(Path(name).name for name in texts)
         draw_comparison(path / "comparison.png", measured, f"{', '.join(measured)} on {names}")

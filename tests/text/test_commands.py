@@ -331,3 +331,11 @@ def test_a_place_that_cannot_be_written_is_named(call, tmp_path):
     status, _, err = call("train", "python-docs", *small_flags(), "--out", tmp_path / "file" / "run")
     assert status == 2
     assert "results need a directory that can be written and room on its disk; got" in err
+
+
+def test_the_picture_of_a_comparison_names_the_text_that_was_read(call, tmp_path, monkeypatch):
+    titles = []
+    module = sys.modules["cellwright.text.compare"]
+    monkeypatch.setattr(module, "draw_comparison", lambda path, runs, title: titles.append(title))
+    assert call("compare", "rnn", *small_flags(epochs=1), "--out", tmp_path / "c")[0] == 0
+    assert titles == ["rnn on python-docs"]  # The Time Machine was asked for, and is out of reach here
