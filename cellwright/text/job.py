@@ -92,7 +92,7 @@ class Job:
             if self.events:
                 self.events.close()
         self.draw()
-        best = [line for line in self.run.read_metrics() if line["epoch"] == self.trainer.progress.best_epoch]
+        best = [line for line in self.run.read_metrics() if line.get("epoch") == self.trainer.progress.best_epoch]
         return Outcome(self.run, reason, best[0] if best else None)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
