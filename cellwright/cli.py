@@ -180,12 +180,7 @@ def evaluate(
     if as_json:
         _print_json(result)
         return
-    console.print(
-        f"{result['text']}: {result['tokens']:,} tokens, {result['unknown_share']:.2%} unknown",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    note_to(console)(f"{result['text']}: {result['tokens']:,} tokens, {result['unknown_share']:.2%} unknown")
     table = Table("model", "perplexity", "bits per character")
     for name, values in _assessed(result):
         table.add_row(name, f"{values['perplexity']:.3f}", f"{values['bits_per_character']:.3f}")
@@ -218,27 +213,23 @@ def compare(
         return
     if as_json:
         _print_json({"directory": str(path), "cells": rows})
-        return
-    table = Table(
-        "cell",
-        "weights",
-        "train",
-        "held out",
-        "bits/char",
-        "tokens/s",
-        "seconds",
-        caption="train, held out: perplexity",
-    )
+    else:
+        console.print(_comparison(rows))
+        note_to(console)(f"pictures and runs: {path}")
+    if any(row["reason"] == "stopped" for row in rows):
+        note_to(console)(f"stopped: {rows[-1]['cell']} is unfinished, and cells after it have not begun")
+        raise typer.Exit(130)
+
+
+def _comparison(rows: list[dict[str, Any]]) -> Table:
+    titles = ("cell", "weights", "train", "held out", "bits/char", "tokens/s", "seconds")
+    table = Table(*titles, caption="train, held out: perplexity")
     for row in rows:
         columns = ("train_perplexity", "val_perplexity", "val_bits_per_character")
         numbers = ["-" if row.get(name) is None else f"{row[name]:.3f}" for name in columns]
         speed = [f"{row.get('tokens_per_second', 0):,.0f}", f"{row.get('seconds', 0):.1f}"]
         table.add_row(row["cell"], f"{row['parameters']:,}", *numbers, *speed)
-    console.print(table)
-    note_to(console)(f"pictures and runs: {path}")
-    if any(row["reason"] == "stopped" for row in rows):
-        note_to(console)(f"stopped: {rows[-1]['cell']} is unfinished, and cells after it have not begun")
-        raise typer.Exit(130)
+    return table
 
 
 def _console(as_json: bool) -> Console:
@@ -297,13 +288,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
-        _refuse(
-            str(
-                CellwrightError(
-                    "a training fits into memory", str(error), "write a smaller --hidden-size or --batch-size"
-                )
-            )
+        what = CellwrightError(
+            "a training fits into memory", str(error), "write a smaller --hidden-size or --batch-size"
         )
+        _refuse(str(what))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     _leave(status if isinstance(status, int) else 0)

@@ -1,6 +1,4 @@
-"""A stricter world than users': two threads, every random choice seeded, no cache of the user's."""
-
-import os
+"""A stricter world than users': every random choice seeded, no cache of the user's, no network."""
 
 import pytest
 import torch
@@ -20,6 +18,3 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 def _no_network(url):
     raise OSError(f"tests do not download {url}")
-
-
-os.environ.setdefault("OMP_NUM_THREADS", "2")

@@ -36,7 +36,8 @@ def assess(
     Raises:
         RunError: nothing was held out, or the text of the run has changed.
     """
-    data, vocabulary, characters = run.settings().data, run.vocabulary(), run.vocabulary().characters()
+    vocabulary = run.vocabulary()
+    characters = vocabulary.characters()
     own = _own_text(run, note, needed=text is None)
     if text is None:
         assert own is not None
@@ -65,7 +66,6 @@ def assess(
             {"order": one.order, "added": _values(one.added), "witten_bell": _values(one.interpolated)} for one in found
         ],
         "best_baseline": _values(best_baseline(found)) if found else None,
-        "cleaning": data.cleaning,
     }
 
 

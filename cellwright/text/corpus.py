@@ -14,7 +14,7 @@ from cellwright.errors import TextError
 from cellwright.text.bpe import BpeVocabulary
 from cellwright.text.config import DataSettings
 from cellwright.text.reading import read
-from cellwright.text.sources import Note, find_sources
+from cellwright.text.sources import find_sources
 from cellwright.text.vocabulary import ByteVocabulary, CharVocabulary, Ids, Vocabulary, WordVocabulary
 
 KINDS: dict[str, type[Vocabulary]] = {
@@ -33,11 +33,7 @@ class Corpus:
     sha256: str
 
 
-def load_corpus(
-    settings: DataSettings,
-    vocabulary: Vocabulary | None = None,
-    note: Note | None = None,
-) -> Corpus:
+def load_corpus(settings: DataSettings, vocabulary: Vocabulary | None = None) -> Corpus:
     """Read the texts of the settings into token ids.
 
     The text passes through memory in chunks, twice: once to learn the vocabulary, once to encode. The ids
@@ -46,12 +42,11 @@ def load_corpus(
     Args:
         settings: which texts, and how they become tokens.
         vocabulary: one to encode with, instead of learning it from the text.
-        note: see `find_sources`.
 
     Raises:
         TextError: a text cannot be read, or there is no room for its tokens.
     """
-    sources = find_sources(settings.text, note)
+    sources = find_sources(settings.text)
     digest = hashlib.sha256()
     if vocabulary is None:
         kind = KINDS[settings.tokens]
