@@ -12,7 +12,7 @@ import cellwright
 from cellwright.cli import app
 
 PACKAGE = Path(cellwright.__file__).parent
-ORDER = ["errors", "cells", "step", "program", "kernels", "layers", "probe", "text", "ship", "cli", "__main__"]
+ORDER = ["errors", "cache", "cells", "step", "program", "kernels", "layers", "probe", "text", "ship", "cli", "__main__"]
 PUBLIC = ["Cell", "Recurrent", "__version__", "cells", "errors", "parameter_table"]
 FLAGS = Path(__file__).parent / "golden" / "flags.json"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -1,3 +1,6 @@
 """2. One time step of a cell, and the plain loop that defines what a layer computes."""
 
+from cellwright.step.capture import Step as Step
+from cellwright.step.capture import capture as capture
 from cellwright.step.reference import unroll as unroll
+from cellwright.step.trace import Refused as Refused

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from cellwright.cache import user_cache
 from cellwright.errors import TextError
 from cellwright.text.files import write_atomically
 
@@ -95,8 +96,7 @@ def cache_directory() -> Path:
     """Where downloaded texts are kept: $CELLWRIGHT_DATA, else the user's cache directory."""
     if os.environ.get("CELLWRIGHT_DATA"):
         return Path(os.environ["CELLWRIGHT_DATA"]).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "cellwright"
+    return user_cache()
 
 
 def _time_machine(note: Note | None) -> Path | None:

@@ -1,0 +1,251 @@
+// C = A^T D summed over the long first axis of both: the weight gradients of a layer, once its time loop is over.
+//
+//     C[m*ldc + n] = sum over k < K of A[k*lda + m] * D[k*ldd + n]
+//
+// The sum is cut into blocks of k; in a block, C is cut into panels of columns and those into tiles of up to 6 rows
+// by 4 vectors, which stay in registers. A block of A is packed once, a panel of D just before its tiles, both only
+// where they are used more than once. Every element of C is summed in the same order whatever the tile, the thread
+// and the team, so all team sizes give the same bits. Compile with -ffp-contract=fast: else no fused multiply-add.
+#ifndef CELLWRIGHT_CONTRACT_H
+#define CELLWRIGHT_CONTRACT_H
+
+#include <stdint.h>
+
+#include "vector.h"
+
+#define CONTRACT_ROWS 6  // of a tile: with the vectors below, all registers but those for one row of D and one of A
+#if VB == 64
+#define CONTRACT_VECS 4
+#else
+#define CONTRACT_VECS 2
+#endif
+#define CONTRACT_COLS (CONTRACT_VECS * VL)
+#define CONTRACT_DEPTH 384             // most k in a block
+#define CONTRACT_BLOCK (640L * 1024)   // bytes of packed A: it shares a second-level cache of 1 MiB with a panel of D
+#define CONTRACT_SHALLOW (96L * 1024)  // bytes of D in a block when its rows are too few to hide the memory's delay
+
+static inline long contract_min(long a, long b) { return a < b ? a : b; }
+static inline long contract_max(long a, long b) { return a > b ? a : b; }
+static inline long contract_up(long a, long b) { return (a + b - 1) / b; }
+
+// ---- tiles ----------------------------------------------------------------------------------------------------------
+
+#define CONTRACT_EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
+
+#define CONTRACT_ZERO(i) vec c##i##0 = {0}, c##i##1 = {0}, c##i##2 = {0}, c##i##3 = {0};
+
+#define CONTRACT_STEP(i)                  \
+    if (i < rows) {                       \
+        const vec x = v_set1(a[i]);       \
+        c##i##0 += x * d0;                \
+        if (vecs > 1) c##i##1 += x * d1;  \
+        if (vecs > 2) c##i##2 += x * d2;  \
+        if (vecs > 3) c##i##3 += x * d3;  \
+    }
+
+#define CONTRACT_KEEP(i)                                       \
+    if (i < rows) {                                            \
+        contract_keep(c + i * ldc, c##i##0, first);            \
+        if (vecs > 1) contract_keep(c + i * ldc + VL, c##i##1, first);      \
+        if (vecs > 2) contract_keep(c + i * ldc + 2 * VL, c##i##2, first);  \
+        if (vecs > 3) contract_keep(c + i * ldc + 3 * VL, c##i##3, first);  \
+    }
+
+static inline void contract_keep(real *c, vec sum, int first) { v_store(c, first ? sum : v_load(c) + sum); }
+
+// One tile over one block of k. `rows` and `vecs` are constants where this is inlined; the accumulators have names
+// because compilers keep an array of them in memory.
+static inline __attribute__((always_inline)) void contract_tile(const int rows, const int vecs, long depth,
+                                                                const real *a, long lda, const real *d, long ldd,
+                                                                real *c, long ldc, int first) {
+    CONTRACT_EACH_ROW(CONTRACT_ZERO)
+    for (long k = 0; k < depth; k++, a += lda, d += ldd) {
+        const vec d0 = v_load(d);
+        const vec d1 = vecs > 1 ? v_load(d + VL) : d0;
+        const vec d2 = vecs > 2 ? v_load(d + 2 * VL) : d0;
+        const vec d3 = vecs > 3 ? v_load(d + 3 * VL) : d0;
+        CONTRACT_EACH_ROW(CONTRACT_STEP)
+        (void)d1, (void)d2, (void)d3;
+    }
+    CONTRACT_EACH_ROW(CONTRACT_KEEP)
+}
+
+typedef void contract_fn(long depth, const real *a, long lda, const real *d, long ldd, real *c, long ldc, int first);
+
+#define CONTRACT_FN(rows, vecs)                                                                                     \
+    static void contract_##rows##x##vecs(long depth, const real *a, long lda, const real *d, long ldd, real *c,     \
+                                         long ldc, int first) {                                                     \
+        contract_tile(rows, vecs, depth, a, lda, d, ldd, c, ldc, first);                                            \
+    }
+#define CONTRACT_FNS(vecs)                                                                                          \
+    CONTRACT_FN(1, vecs) CONTRACT_FN(2, vecs) CONTRACT_FN(3, vecs)                                                  \
+    CONTRACT_FN(4, vecs) CONTRACT_FN(5, vecs) CONTRACT_FN(6, vecs)
+#define CONTRACT_NAMES(vecs)                                                                                        \
+    { contract_1x##vecs, contract_2x##vecs, contract_3x##vecs, contract_4x##vecs, contract_5x##vecs, contract_6x##vecs }
+
+CONTRACT_FNS(1)
+CONTRACT_FNS(2)
+#if CONTRACT_VECS == 4
+CONTRACT_FNS(3)
+CONTRACT_FNS(4)
+#endif
+
+static contract_fn *const contract_fns[CONTRACT_VECS][CONTRACT_ROWS] = {
+    CONTRACT_NAMES(1),
+    CONTRACT_NAMES(2),
+#if CONTRACT_VECS == 4
+    CONTRACT_NAMES(3),
+    CONTRACT_NAMES(4),
+#endif
+};
+
+// ---- packing --------------------------------------------------------------------------------------------------------
+
+// A's columns in strips of 6 (the last may be narrower), each strip [k][its rows]. No padding anywhere.
+static void contract_pack_a(real *to, const real *a, long lda, long depth, long rows) {
+    for (long m = 0; m < rows; m += CONTRACT_ROWS) {
+        const int height = (int)contract_min(CONTRACT_ROWS, rows - m);
+        const real *from = a + m;
+        if (height == CONTRACT_ROWS) {
+            for (long k = 0; k < depth; k++, from += lda, to += CONTRACT_ROWS)
+                for (int i = 0; i < CONTRACT_ROWS; i++) to[i] = from[i];
+        } else {
+            for (long k = 0; k < depth; k++, from += lda, to += height)
+                for (int i = 0; i < height; i++) to[i] = from[i];
+        }
+    }
+}
+
+// A panel of D as [k][whole vectors]. What pads the last vector only meets columns that are thrown away.
+static void contract_pack_d(real *to, const real *d, long ldd, long depth, long cols) {
+    const int whole = (int)(cols / VL), part = (int)(cols % VL);
+    for (long k = 0; k < depth; k++, d += ldd) {
+        for (int v = 0; v < whole; v++, to += VL) v_store(to, v_load(d + v * VL));
+        if (part) {
+            v_store(to, v_load_n(d + whole * VL, part));
+            to += VL;
+        }
+    }
+}
+
+// ---- blocks ---------------------------------------------------------------------------------------------------------
+
+// C[m*row + n*col]; exchanging A and D transposes C, so one of both steps is 1.
+typedef struct {
+    const real *A, *D;
+    real *C;
+    long lda, ldd, row, col;
+    long K, M, N;
+    long depth, high;  // of a block, in k and in rows
+} contract_job;
+
+// Few columns waste most of a vector: then A gives the columns.
+static int contract_exchange(long M, long N) {
+    return N < CONTRACT_COLS && contract_up(M, VL) * N < contract_up(N, VL) * M;
+}
+
+static long contract_depth(long K, long M, long N) {
+    long most = CONTRACT_BLOCK / (long)sizeof(real) / contract_max(M, 1);
+    most = contract_min(CONTRACT_DEPTH, contract_max(most, CONTRACT_DEPTH * 2 / 3));
+    if (M <= CONTRACT_ROWS) most = contract_min(most, contract_max(16, CONTRACT_SHALLOW / (long)sizeof(real) / contract_max(N, 1)));
+    const long blocks = contract_max(1, contract_up(K, most));
+    return contract_up(K, blocks);
+}
+
+static long contract_high(long depth, long M) {
+    const long most = CONTRACT_BLOCK / (long)sizeof(real) / contract_max(depth, 1) / CONTRACT_ROWS * CONTRACT_ROWS;
+    const long blocks = contract_max(1, contract_up(M, most));
+    return contract_up(contract_up(M, blocks), CONTRACT_ROWS) * CONTRACT_ROWS;
+}
+
+static contract_job contract_plan(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long K, long M,
+                                  long N) {
+    contract_job job = {A, D, C, lda, ldd, ldc, 1, K, M, N, 0, 0};
+    if (contract_exchange(M, N)) job = (contract_job){D, A, C, ldd, lda, 1, ldc, K, N, M, 0, 0};
+    job.depth = contract_depth(K, job.M, job.N);
+    job.high = contract_high(job.depth, job.M);
+    return job;
+}
+
+// A tile that is cut off at the right, or whose columns are not next to each other, goes through a small buffer.
+static void contract_edge(const contract_job *job, const real *tile, real *c, int rows, long cols, int first) {
+    for (int m = 0; m < rows; m++)
+        for (long n = 0; n < cols; n++) {
+            real *to = c + m * job->row + n * job->col;
+            const real sum = tile[m * CONTRACT_COLS + n];
+            *to = first ? sum : *to + sum;
+        }
+}
+
+// All tiles of one panel in one block: `rows` from m, `cols` from n, `depth` from k.
+static void contract_panel(const contract_job *job, const real *a, int packed, long k, long depth, long m, long rows,
+                           long n, long cols, real *scratch) {
+    real edge[CONTRACT_ROWS * CONTRACT_COLS] __attribute__((aligned(VB)));
+    const int vecs = (int)contract_up(cols, VL);
+    const real *d = job->D + k * job->ldd + n;
+    long ldd = job->ldd;
+    if (rows > CONTRACT_ROWS || cols % VL) {
+        contract_pack_d(scratch, d, ldd, depth, cols);
+        d = scratch;
+        ldd = vecs * VL;
+    }
+    for (long i = 0; i < rows; i += CONTRACT_ROWS) {
+        const int height = (int)contract_min(CONTRACT_ROWS, rows - i);
+        const real *strip = packed ? a + i * depth : a + i;
+        real *c = job->C + (m + i) * job->row + n * job->col;
+        contract_fn *tile = contract_fns[vecs - 1][height - 1];
+        if (job->col == 1 && cols % VL == 0) {
+            tile(depth, strip, packed ? height : job->lda, d, ldd, c, job->row, k == 0);
+        } else {
+            tile(depth, strip, packed ? height : job->lda, d, ldd, edge, CONTRACT_COLS, 1);
+            contract_edge(job, edge, c, height, cols, k == 0);
+        }
+    }
+}
+
+// The rows m0..m1 and columns n0..n1 of C.
+static void contract_part(const contract_job *job, long m0, long m1, long n0, long n1, real *scratch) {
+    const int packed = n1 - n0 > CONTRACT_COLS;
+    real *block = scratch + CONTRACT_COLS * job->depth;
+    for (long k = 0; k < job->K || k == 0; k += job->depth) {
+        const long depth = contract_min(job->depth, job->K - k);
+        for (long m = m0; m < m1; m += job->high) {
+            const long rows = contract_min(job->high, m1 - m);
+            const real *a = job->A + k * job->lda + m;
+            if (packed) contract_pack_a(block, a, job->lda, depth, rows);
+            for (long n = n0; n < n1; n += CONTRACT_COLS)
+                contract_panel(job, packed ? block : a, packed, k, depth, m, rows, n,
+                               contract_min(CONTRACT_COLS, n1 - n), scratch);
+        }
+        if (depth == 0) break;
+    }
+}
+
+// ---- the whole ------------------------------------------------------------------------------------------------------
+
+// What a thread's share costs: its products, and the packing of what it reads.
+static long contract_cost(long rows, long cols) { return rows * cols + 8 * (rows + cols); }
+
+// How many reals of scratch each thread of the team needs.
+static long contract_scratch(long K, long M, long N) {
+    const contract_job job = contract_plan(0, 0, 0, 0, 0, 0, K, M, N);
+    const long reals = job.depth * (CONTRACT_COLS + job.high) + VL;
+    return contract_up(reals, VL) * VL;
+}
+
+// Called by every thread `me` of `team`, with the same arguments; `scratch` is one array for the whole team. The team
+// shares out C's columns, or its rows if that is less work, and no thread waits for another.
+static void contract(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long K, long M, long N,
+                     real *scratch, int me, int team) {
+    const contract_job job = contract_plan(A, lda, D, ldd, C, ldc, K, M, N);
+    real *own = scratch + me * contract_scratch(K, M, N);
+    own += (VB - (uintptr_t)own % VB) % VB / sizeof(real);
+    const long vecs = contract_up(job.N, VL);
+    const int by_rows = contract_cost(contract_up(job.M, team), job.N) < contract_cost(job.M, contract_up(vecs, team) * VL);
+    if (by_rows)
+        contract_part(&job, job.M * me / team, job.M * (me + 1) / team, 0, job.N, own);
+    else
+        contract_part(&job, 0, job.M, vecs * me / team * VL, contract_min(vecs * (me + 1) / team * VL, job.N), own);
+}
+
+#endif

@@ -1,0 +1,265 @@
+"""Graph: the atoms of a step made ready for loops: cut where columns part, products of one sum joined, dead ones gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cellwright.step.atoms import COLUMN_BITS, LEAVES, Atom, Read, Refs, Weight, segments
+from cellwright.step.capture import Step
+from cellwright.step.ops import OPS
+from cellwright.step.trace import Refused
+
+MOST_PIECES = 64  # of one atom: beyond this, columns are shifted against each other rather than cut
+X, STATE, GRAD = 1, 2, 4  # what a value depends on
+
+
+@dataclass
+class Graph:
+    """Atoms in the order of their computation, and the columns that leave the step."""
+
+    atoms: list[Atom] = field(default_factory=list)
+    wheres: list[str] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
+    outputs: dict[str, Refs] = field(default_factory=dict)
+
+    def add(self, atom: Atom, where: str = "", name: str = "") -> int:
+        self.atoms.append(atom)
+        self.wheres.append(where)
+        if name:
+            self.names[len(self.atoms) - 1] = name
+        return len(self.atoms) - 1
+
+    def refs(self, atom: int) -> Refs:
+        return (atom << COLUMN_BITS) + np.arange(self.atoms[atom].width, dtype=np.int64)
+
+    def depends(self) -> list[int]:
+        """For every atom which of X, STATE, GRAD it depends on."""
+        own = {"x": X, "state": STATE, "dy": GRAD, "dstate": GRAD}
+        found: list[int] = []
+        for atom in self.atoms:
+            bits = own.get(atom.op, 0)
+            for arg in atom.args:
+                bits |= found[arg.atom]
+            found.append(bits)
+        return found
+
+    def ancestors(self, wanted: Iterable[int]) -> set[int]:
+        found: set[int] = set()
+        stack = list(wanted)
+        while stack:
+            atom = stack.pop()
+            if atom not in found:
+                found.add(atom)
+                stack += [arg.atom for arg in self.atoms[atom].args]
+        return found
+
+    def used(self, *names: str) -> Iterator[int]:
+        """The atoms whose columns leave the step under these names."""
+        for name, refs in self.outputs.items():
+            if not names or name in names:
+                yield from sorted({int(ref) >> COLUMN_BITS for ref in refs})
+
+
+def is_elementwise(atom: Atom) -> bool:
+    return atom.op in OPS
+
+
+def aligned(arg: Read, width: int) -> bool:
+    """Whether a read takes column j for column j."""
+    return arg.start == 0 and arg.step == 1 and arg.width == width
+
+
+def build(step: Step, outputs: dict[str, Refs]) -> Graph:
+    """The graph of a step whose columns leave under the names of `outputs`."""
+    graph = reread(Graph(list(step.atoms), list(step.wheres), dict(step.names), dict(outputs)))
+    return prune(join_products(settle_reductions(prune(cut(prune(graph))))))
+
+
+def reread(graph: Graph) -> Graph:
+    """With the incoming gradient of a state read once, by a copy: later stages cannot read it where it lies."""
+    new = Graph()
+    moved: list[int] = []
+    for place, atom in enumerate(graph.atoms):
+        atom = atom._replace(args=tuple(arg._replace(atom=moved[arg.atom]) for arg in atom.args))
+        moved.append(new.add(atom, graph.wheres[place], graph.names.get(place, "")))
+        if atom.op == "dstate":
+            moved[-1] = new.add(Atom("copy", atom.width, (Read(moved[-1], 0, 1, atom.width),)))
+    new.outputs = {name: _moved(refs, moved) for name, refs in graph.outputs.items()}
+    return new
+
+
+def prune(graph: Graph) -> Graph:
+    """Without atoms that nothing needs."""
+    needed = sorted(graph.ancestors(graph.used()))
+    return rebuild(graph, {atom: [(0, graph.atoms[atom].width)] for atom in needed})
+
+
+def cut(graph: Graph) -> Graph:
+    """With atoms cut until every operation reads whole atoms, or memory."""
+    cuts: dict[int, set[int]] = {place: set() for place in range(len(graph.atoms))}
+    for refs in graph.outputs.values():
+        for part in segments(refs):
+            _cut_at(graph, cuts, part)
+    changed = True
+    while changed:
+        changed = False
+        for place, atom in enumerate(graph.atoms):
+            if is_elementwise(atom):
+                for arg in atom.args:
+                    changed |= _match(graph, cuts, place, arg)
+    pieces = {}
+    for place, atom in enumerate(graph.atoms):
+        ends = [0, *sorted(cuts[place]), atom.width]
+        pieces[place] = list(zip(ends[:-1], ends[1:], strict=True))
+    return rebuild(graph, pieces)
+
+
+def _splits(atom: Atom) -> bool:
+    return is_elementwise(atom) or atom.op == "mm"
+
+
+def _cut_at(graph: Graph, cuts: dict[int, set[int]], arg: Read) -> bool:
+    if arg.step != 1 or not _splits(graph.atoms[arg.atom]):
+        return False
+    return _extend(graph, cuts, arg.atom, {arg.start, arg.start + arg.width})
+
+
+def _match(graph: Graph, cuts: dict[int, set[int]], place: int, arg: Read) -> bool:
+    if arg.step != 1 or not _splits(graph.atoms[arg.atom]):
+        return False
+    changed = _cut_at(graph, cuts, arg)
+    changed |= _extend(graph, cuts, arg.atom, {arg.start + c for c in cuts[place]})
+    inside = {c - arg.start for c in cuts[arg.atom] if arg.start < c < arg.start + arg.width}
+    return _extend(graph, cuts, place, inside) or changed
+
+
+def _extend(graph: Graph, cuts: dict[int, set[int]], atom: int, places: set[int]) -> bool:
+    new = {c for c in places if 0 < c < graph.atoms[atom].width} - cuts[atom]
+    cuts[atom] |= new
+    if len(cuts[atom]) > MOST_PIECES:
+        raise Refused("columns are shifted against each other too often", graph.wheres[atom])
+    return bool(new)
+
+
+def rebuild(graph: Graph, pieces: dict[int, list[tuple[int, int]]]) -> Graph:
+    """The same graph with only these pieces of its atoms."""
+    new = Graph()
+    table: dict[int, list[tuple[int, int, int]]] = {}  # old atom: (start, stop, new atom)
+    offset: dict[int, Refs] = {}
+
+    def move(refs: Refs) -> Refs:
+        if not len(refs):
+            return refs
+        whole = np.concatenate([offset[int(ref) >> COLUMN_BITS][int(ref) & ((1 << COLUMN_BITS) - 1)][None] for ref in refs])
+        return whole
+
+    for place in sorted(pieces):
+        atom, parts = graph.atoms[place], pieces[place]
+        table[place] = []
+        for number, (start, stop) in enumerate(parts):
+            made = _piece(atom, start, stop, table, graph.wheres[place])
+            name = graph.names.get(place, "")
+            added = new.add(made, graph.wheres[place], name if len(parts) == 1 or not name else f"{name}_{number}")
+            table[place].append((start, stop, added))
+        offset[place] = np.concatenate([new.refs(added) for _, _, added in table[place]])
+    new.outputs = {name: move(refs) for name, refs in graph.outputs.items()}
+    return new
+
+
+Table = dict[int, list[tuple[int, int, int]]]
+
+
+def _piece(atom: Atom, start: int, stop: int, table: Table, where: str) -> Atom:
+    width = stop - start
+    if atom.op in LEAVES:
+        return atom
+    if is_elementwise(atom):
+        args = tuple(_one(Read(a.atom, a.start + start * a.step, a.step, width), table, where) for a in atom.args)
+        return Atom(atom.op, width, args, atom.detail)
+    args, details = [], []
+    for place, arg in enumerate(atom.args):
+        row = 0
+        for part in _parts(arg, table, where):
+            args.append(part)
+            if atom.op == "mm":
+                weight: Weight = atom.detail[place]
+                details.append(weight._replace(row=weight.row + row, column=weight.column + start))
+                row += part.width
+    return Atom(atom.op, width, tuple(args), tuple(details) if atom.op == "mm" else atom.detail)
+
+
+def _one(arg: Read, table: Table, where: str) -> Read:
+    found = list(_parts(arg, table, where))
+    if len(found) != 1:
+        raise Refused("columns are shifted against each other", where)
+    return found[0]
+
+
+def _parts(arg: Read, table: Table, where: str) -> Iterator[Read]:
+    """A read of an old atom as reads of its pieces."""
+    last = arg.start + arg.step * (arg.width - 1)
+    low, high = min(arg.start, last), max(arg.start, last) + 1
+    for start, stop, new in table[arg.atom]:
+        if start <= low and high <= stop:
+            yield arg._replace(atom=new, start=arg.start - start)
+            return
+    if arg.step != 1:
+        raise Refused("columns are gathered over several values", where)
+    for start, stop, new in table[arg.atom]:
+        first, end = max(low, start), min(high, stop)
+        if first < end:
+            yield Read(new, first - start, 1, end - first)
+
+
+REDUCTIONS = {"sum": "add", "max": "maximum", "min": "minimum"}  # and how two partial results are combined
+
+
+def settle_reductions(graph: Graph) -> Graph:
+    """With reductions over columns of one width each, read only through a copy that can be kept."""
+    new = Graph()
+    moved: list[int] = []
+    for place, atom in enumerate(graph.atoms):
+        atom = atom._replace(args=tuple(arg._replace(atom=moved[arg.atom]) for arg in atom.args))
+        if atom.op not in REDUCTIONS:
+            moved.append(new.add(atom, graph.wheres[place], graph.names.get(place, "")))
+            continue
+        total = -1
+        for width in sorted({arg.width for arg in atom.args}):
+            part = atom._replace(args=tuple(arg for arg in atom.args if arg.width == width))
+            one = new.add(part, graph.wheres[place])
+            copied = new.add(Atom("copy", 1, (Read(one, 0, 1, 1),)), graph.wheres[place])
+            both = (Read(total, 0, 1, 1), Read(copied, 0, 1, 1))
+            total = copied if total < 0 else new.add(Atom(REDUCTIONS[atom.op], 1, both), graph.wheres[place])
+        if place in graph.names:
+            new.names[total] = graph.names[place]
+        moved.append(total)
+    new.outputs = {name: _moved(refs, moved) for name, refs in graph.outputs.items()}
+    return new
+
+
+def _moved(refs: Refs, moved: list[int]) -> Refs:
+    columns = refs & ((1 << COLUMN_BITS) - 1)
+    return (np.array(moved, dtype=np.int64)[refs >> COLUMN_BITS] << COLUMN_BITS) | columns
+
+
+def join_products(graph: Graph) -> Graph:
+    """With sums of products made one product of several terms, where all depend on the same."""
+    depends = graph.depends()
+    uses = [0] * len(graph.atoms)
+    for atom in graph.atoms:
+        for arg in atom.args:
+            uses[arg.atom] += 1
+    for used in graph.used():
+        uses[used] += 1
+    for place, atom in enumerate(graph.atoms):
+        if atom.op != "add" or not all(aligned(arg, atom.width) for arg in atom.args):
+            continue
+        a, b = (graph.atoms[arg.atom] for arg in atom.args)
+        alone = all(uses[arg.atom] == 1 for arg in atom.args) and atom.args[0] != atom.args[1]
+        same = depends[atom.args[0].atom] & 6 == depends[atom.args[1].atom] & 6
+        if a.op == b.op == "mm" and alone and same:
+            graph.atoms[place] = Atom("mm", atom.width, a.args + b.args, a.detail + b.detail)
+    return graph

@@ -1,0 +1,191 @@
+"""Plan: Step -> Program, a pure function: split, loops, memory and the products after the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from cellwright.program.blocks import Operand, plan_blocks
+from cellwright.program.graph import GRAD, Graph, aligned, build
+from cellwright.program.loops import Loop, loops
+from cellwright.program.memory import computed, local_places, reads, settle
+from cellwright.program.program import Buffer, Place, Program
+from cellwright.program.split import STAGES, split
+from cellwright.step.atoms import COLUMN_BITS, LEAVES, Atom, Read, Refs, segments
+from cellwright.step.capture import Step
+
+
+def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
+    """The program of a step: what is hoisted, looped, kept and deferred, and where it lies.
+
+    Args:
+        step: a captured step.
+        states: names of its states, for the generated source.
+        needs_x: whether the gradient of x is wanted.
+    """
+    graph = build(step, _outputs(step, needs_x))
+    taken: dict[int, list[Place]] = {}
+    for name in list(graph.outputs):
+        if name.startswith(("state", "dstate")) or name in ("y", "dx"):
+            _claim(graph, name, taken)
+    operands = [_operand(graph, name) for name in graph.outputs if name.startswith(("left", "right"))]
+    sums = _sum_atoms(graph)
+    places = split(graph)
+    differentials = _order([o for o in operands if o.looped], operands)
+    places.deferred -= set(differentials)
+    early_homes = {**{a: () for a in places.hoisted | places.kept | set(differentials) | places.deferred}, **taken}
+    stored = set(early_homes)
+    stages = {stage: loops(graph, places.compute[stage], stored) for stage in STAGES}
+    memory = settle(graph, places, stages, differentials)
+    homes = {atom: tuple([*memory.homes.get(atom, []), *taken.get(atom, [])]) for atom in stored}
+    local = {stage: local_places(graph, stages[stage], homes) for stage in STAGES}
+    columns: dict[int, int] = {}
+    for atom in sorted({atom for parts in sums for atom, _, _ in _atoms_of(parts)}):
+        columns[atom] = sum(graph.atoms[other].width for other in columns)
+    blocks, products = plan_blocks(graph, operands, homes)
+    buffers = _buffers(graph, step, states, memory.widths, local, sum(graph.atoms[a].width for a in columns))
+    return Program(
+        graph=graph,
+        stages=stages,
+        homes=homes,
+        locals=local,
+        kept=frozenset(places.kept),
+        inferred=frozenset(_inferred(graph, stages)),
+        buffers=buffers,
+        states=states,
+        sums=columns,
+        blocks=blocks,
+        products=products,
+        batch_sums=tuple(_sum_parts(graph, refs, columns) for refs in sums),
+        tape=step.tape,
+        gradients=dict(step.dparameters),
+        widths=step.widths,
+        input_size=step.input_size,
+        output_size=step.widths[0] if step.y is None else len(step.y),
+        dtype=step.dtype,
+        has_y=step.y is not None,
+        needs_x=needs_x,
+    )
+
+
+def _inferred(graph: Graph, stages: dict[str, tuple[Loop, ...]]) -> Iterable[int]:
+    for stage in ("before", "forward"):
+        for loop in stages[stage]:
+            for arg, _ in reads(graph, loop):
+                if arg.atom not in computed(loop) or not aligned(arg, loop.width):
+                    yield arg.atom
+
+
+def _outputs(step: Step, needs_x: bool) -> dict[str, Refs]:
+    outputs: dict[str, Refs] = {} if step.y is None else {"y": step.y}
+    outputs |= {f"state{place}": refs for place, refs in enumerate(step.states)}
+    outputs |= {f"dstate{place}": refs for place, refs in enumerate(step.dstates) if refs is not None}
+    if needs_x and step.dx is not None:
+        outputs["dx"] = step.dx
+    for place, (left, right) in enumerate(step.products):
+        outputs |= {f"left{place}": left, f"right{place}": right}
+    return outputs | {f"sum{place}": refs for place, refs in enumerate(step.sums)}
+
+
+def _claim(graph: Graph, name: str, taken: dict[int, list[Place]]) -> None:
+    """Let the atoms of an output be computed in its place; what cannot be there itself is copied there."""
+    column = 0
+    refs: list[Refs] = []
+    for part in segments(graph.outputs[name]):
+        atom = part.atom
+        whole = part.start == 0 and part.step == 1 and part.width == graph.atoms[atom].width
+        if not whole or graph.atoms[atom].op in (*LEAVES, "mm", "cumsum") or atom in taken:
+            atom = graph.add(Atom("copy", part.width, (part,)), graph.wheres[atom], graph.names.get(atom, ""))
+        taken.setdefault(atom, []).append(Place(name, column, "new" if name.startswith("state") else ""))
+        refs.append(graph.refs(atom))
+        column += part.width
+    graph.outputs[name] = np.concatenate(refs)
+
+
+def _operand(graph: Graph, name: str) -> Operand:
+    """One side of a product after the loop, as reads of memory; what is not in memory whole is copied."""
+    parts: list[Read] = []
+    depends = graph.depends()
+    looped = any(depends[int(ref) >> COLUMN_BITS] & GRAD for ref in graph.outputs[name])
+    for part in segments(graph.outputs[name]):
+        atom = graph.atoms[part.atom]
+        whole = part.start == 0 and part.step == 1 and part.width == atom.width
+        memory = atom.op in ("x", "state") and (part.step == 1 or part.width == 1)
+        if not (memory or (whole and atom.op not in LEAVES)):
+            part = Read(graph.add(Atom("copy", part.width, (part,)), graph.wheres[part.atom]), 0, 1, part.width)
+        parts.append(part)
+    graph.outputs[name] = np.concatenate([np.arange(r.width) + (r.atom << COLUMN_BITS) + r.start for r in parts])
+    return Operand(name, tuple(parts), looped)
+
+
+def _sum_atoms(graph: Graph) -> list[Refs]:
+    found = []
+    for name in [name for name in graph.outputs if name.startswith("sum")]:
+        refs: list[Refs] = []
+        for part in segments(graph.outputs[name]):
+            if graph.atoms[part.atom].op in LEAVES and graph.atoms[part.atom].op != "const":
+                part = Read(graph.add(Atom("copy", part.width, (part,))), 0, 1, part.width)
+            refs.append(np.arange(part.width) * part.step + (part.atom << COLUMN_BITS) + part.start)
+        graph.outputs[name] = np.concatenate(refs)
+        found.append(graph.outputs[name])
+    for name in [name for name in graph.outputs if name.startswith("sum")]:
+        constant = [ref for ref in graph.outputs[name] if graph.atoms[int(ref) >> COLUMN_BITS].op == "const"]
+        if constant:
+            keep = [ref for ref in graph.outputs[name] if ref not in constant]
+            graph.outputs[name] = np.array(keep, dtype=np.int64)
+    return found
+
+
+def _atoms_of(refs: Refs) -> Iterable[tuple[int, int, int]]:
+    for part in segments(refs):
+        yield part.atom, part.start, part.width
+
+
+def _sum_parts(graph: Graph, refs: Refs, columns: dict[int, int]) -> tuple[tuple[int, int] | float, ...]:
+    parts: list[tuple[int, int] | float] = []
+    for part in segments(refs):
+        if graph.atoms[part.atom].op == "const":
+            parts += [float(graph.atoms[part.atom].detail)] * part.width
+        elif part.step == 1:
+            parts.append((columns[part.atom] + part.start, part.width))
+        else:
+            parts += [(columns[part.atom] + part.start + part.step * place, 1) for place in range(part.width)]
+    return tuple(parts)
+
+
+def _order(differentials: list[Operand], operands: list[Operand]) -> list[int]:
+    """The atoms of the gradients, those that meet the same inputs side by side."""
+    others: dict[int, list[int]] = {}
+    sides: list[tuple[Read, ...]] = []
+    for operand in differentials:
+        partner = operands[operands.index(operand) ^ 1]
+        if partner.parts not in sides:
+            sides.append(partner.parts)
+        for part in operand.parts:
+            others.setdefault(part.atom, []).append(sides.index(partner.parts))
+    return sorted(others, key=lambda atom: (sum(others[atom]) / len(others[atom]), atom))
+
+
+def _buffers(
+    graph: Graph,
+    step: Step,
+    states: tuple[str, ...],
+    widths: dict[str, int],
+    local: dict[str, dict[int, Place]],
+    sums: int,
+) -> dict[str, Buffer]:
+    found = {"x": Buffer("x", "sequence", step.input_size)}
+    for place, width in enumerate(step.widths):
+        found[f"state{place}"] = Buffer(states[place], "state", width)
+        found[f"dstate{place}"] = Buffer(f"d{states[place]}", "carry", width)
+    output = step.widths[0] if step.y is None else len(step.y)
+    found["dy"] = Buffer("dy", "sequence", output)
+    found["y"] = Buffer("y", "sequence", output)
+    found["dx"] = Buffer("dx", "sequence", step.input_size)
+    for name in ("d", "kept", "hoisted"):
+        found[name] = Buffer(name, "sequence", widths.get(name, 0))
+    scratch = [max((p.column + graph.atoms[a].width for a, p in places.items()), default=0) for places in local.values()]
+    found["scratch"] = Buffer("scratch", "local", max(scratch))
+    found["sums"] = Buffer("sums", "sums", sums)
+    return found

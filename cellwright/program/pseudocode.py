@@ -1,0 +1,3 @@
+"""Pseudocode: a program as text, with the names of the cell's author."""
+
+from __future__ import annotations

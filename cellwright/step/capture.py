@@ -1,0 +1,211 @@
+"""Capture: Cell -> Step, by tracing one step and, through PyTorch's autograd, its vector-Jacobian product."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cellwright.cells import Cell
+from cellwright.step.atoms import COLUMN_BITS, Atom, Refs
+from cellwright.step.shadow import Mixed
+from cellwright.step.tape import Tape
+from cellwright.step.trace import Refused, Trace
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a cell and its derivative, as atoms: values that every row computes for itself.
+
+    `outputs` are the columns of y (None where y is the first state) and of every new state; `grads` those of
+    the gradients of x and of every state. A gradient of a parameter is a value of the tape, whose leaves are
+    parameters, `products` (two lists of columns, multiplied and summed over rows and steps) and `sums`.
+    """
+
+    atoms: tuple[Atom, ...]
+    wheres: tuple[str, ...]
+    names: dict[int, str]
+    tape: Tape
+    y: Refs | None
+    states: tuple[Refs, ...]
+    dx: Refs | None
+    dstates: tuple[Refs | None, ...]
+    dparameters: dict[str, int]
+    products: tuple[tuple[Refs, Refs], ...]
+    sums: tuple[Refs, ...]
+    widths: tuple[int, ...]
+    input_size: int
+    dtype: torch.dtype
+
+
+def capture(cell: Cell, dtype: torch.dtype) -> Step:
+    """Trace one step of a cell.
+
+    >>> from cellwright.cells import RNN
+    >>> step = capture(RNN(3, 5), torch.float32)
+    >>> sorted(step.dparameters), step.names[len(step.names)]  # doctest: +SKIP
+
+    Raises:
+        Refused: this cell's step cannot become loops; the message says why, and where.
+    """
+    taken = {size for tensor in _tensors(cell) for size in tensor.shape} | {cell.input_size}
+    taken |= {state.shape[1] for state in cell.initial_state(1)}
+    first, second = [size for size in (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59) if size not in taken][:2]
+    step = _trace(cell, dtype, first)
+    again = _trace(cell, dtype, second)
+    if again.atoms != step.atoms or len(again.tape.entries) != len(step.tape.entries):
+        raise Refused("the step computes something else for another batch size")
+    return step
+
+
+def _tensors(cell: Cell) -> Iterator[Tensor]:
+    yield from cell.parameters()
+    yield from cell.buffers()
+
+
+def _trace(cell: Cell, dtype: torch.dtype, batch: int) -> Step:
+    trace = Trace(batch, dtype)
+    generator = torch.Generator().manual_seed(batch)
+
+    def rows(columns: int) -> Tensor:
+        return torch.rand(batch, columns, generator=generator, dtype=torch.float64).to(dtype)
+
+    states = [rows(state.shape[1]) for state in cell.initial_state(1)]
+    x = rows(cell.input_size)
+    given = {name: tensor.detach().clone() for name, tensor in cell.named_parameters()}
+    fixed = {name: tensor.detach().clone() for name, tensor in cell.named_buffers()}
+    trace.add_rows(x, "x", 0)
+    for place, state in enumerate(states):
+        trace.add_rows(state, "state", place)
+    for name, tensor in {**given, **fixed}.items():
+        trace.add_weight(tensor, name)
+    inputs = [x, *states, *given.values()]
+    primal = [tensor.requires_grad_(tensor.is_floating_point()) for tensor in inputs]
+    before = _plain_attributes(cell)
+    names: dict[int, str] = {}
+    with torch.enable_grad(), trace, _named_locals(cell, trace, names):
+        result = torch.func.functional_call(cell, {**given, **fixed}, (x, *states))
+    if _plain_attributes(cell) != before:
+        raise Refused("the step changes attributes of its module")
+    y, new = cell.split_output(result)
+    outputs = list(new) if y is new[0] else [y, *new]
+    _check_outputs(outputs, batch, states, len(outputs) - len(new))
+    trace.in_step = False
+    tangents = []
+    for place, output in enumerate(outputs, start=len(new) - len(outputs)):
+        tangents.append(_tangent(trace, "dy" if place < 0 else "dstate", max(place, 0), rows(output.shape[1])))
+    if len(outputs) == len(new):  # y is the first state, whose gradient comes from both
+        shown = _tangent(trace, "dy", 0, rows(outputs[0].shape[1]))
+        with trace:
+            tangents[0] = tangents[0] + shown
+    with trace:
+        grads = _gradients(outputs, primal, tangents)
+    columns = [_columns(trace, output) for output in outputs]
+    found = [None if grad is None else _columns(trace, grad) for grad in grads[: 1 + len(states)]]
+    wanted = {n: trace.value(g) for n, g in zip(given, grads[1 + len(states) :], strict=True) if g is not None}
+    return Step(
+        tuple(trace.atoms.items),
+        tuple(trace.atoms.wheres),
+        names,
+        trace.tape,
+        columns[0] if len(outputs) > len(new) else None,
+        tuple(columns[len(outputs) - len(new) :]),
+        found[0],
+        tuple(found[1:]),
+        wanted,
+        tuple(trace.products),
+        tuple(trace.sums),
+        tuple(state.shape[1] for state in states),
+        cell.input_size,
+        dtype,
+    )
+
+
+def _tangent(trace: Trace, op: str, detail: int, tensor: Tensor) -> Tensor:
+    trace.add_rows(tensor, op, detail)
+    return tensor
+
+
+def _gradients(outputs: list[Tensor], primal: list[Tensor], tangents: list[Tensor]) -> tuple[Tensor | None, ...]:
+    used = [(output, tangent) for output, tangent in zip(outputs, tangents, strict=True) if output.requires_grad]
+    wanted = [tensor for tensor in primal if tensor.requires_grad]
+    if not used:
+        return (None,) * len(primal)
+    grads = iter(torch.autograd.grad([o for o, _ in used], wanted, [t for _, t in used], allow_unused=True))
+    return tuple(next(grads) if tensor.requires_grad else None for tensor in primal)
+
+
+def _check_outputs(outputs: list[Tensor], batch: int, states: list[Tensor], extra: int) -> None:
+    for place, output in enumerate(outputs):
+        if output.dim() != 2 or output.shape[0] != batch:
+            raise Refused(f"an output of shape {tuple(output.shape)} is not (B, columns)")
+        if place >= extra and output.shape != states[place - extra].shape:
+            raise Refused("a state changes its shape")
+
+
+def _columns(trace: Trace, tensor: Tensor) -> Refs:
+    try:
+        shadow = trace.shadow(tensor.detach())
+        if trace.shadows.axis([shadow]) not in (-2, None):
+            raise Mixed
+        refs: Refs = trace.shadows.columns(shadow, -2).reshape(-1).numpy().copy()
+        return refs
+    except Mixed:
+        raise Refused("one row of the batch depends on another") from None
+
+
+def _plain_attributes(cell: Cell) -> list[Any]:
+    kinds = (int, float, bool, str, type(None), tuple, torch.dtype)
+    return [
+        (name, key, value if isinstance(value, kinds) else id(value))
+        for name, module in cell.named_modules()
+        for key, value in sorted(vars(module).items())
+        if not key.startswith("_") or key in ("_version",)
+    ]
+
+
+def fingerprint(cell: Cell) -> tuple[Any, ...]:
+    """All that a step reads from its module besides weights, as a key: training mode and plain attributes."""
+    return tuple(_plain_attributes(cell))
+
+
+@contextmanager
+def _named_locals(cell: Cell, trace: Trace, names: dict[int, str]) -> Iterator[None]:
+    codes = set(_step_codes(cell))
+
+    def watch(frame: FrameType, event: str, arg: Any) -> None:
+        if event == "return" and frame.f_code in codes:
+            for name, value in frame.f_locals.items():
+                if isinstance(value, Tensor):
+                    _name(trace, value, name, names)
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+def _step_codes(cell: Cell) -> Iterator[CodeType]:
+    functions: list[Callable[..., Any] | None] = [type(cell).step, getattr(type(getattr(cell, "module", None)), "forward", None)]
+    for function in functions:
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            yield code
+
+
+def _name(trace: Trace, tensor: Tensor, name: str, names: dict[int, str]) -> None:
+    shadow = trace.shadows.get(tensor.detach())
+    if shadow is None or shadow.dim() != 2:
+        return
+    atoms = sorted({int(ref) >> COLUMN_BITS for ref in (shadow[0] >> 12).tolist()})
+    computed = [atom for atom in atoms if trace.atoms.items[atom].op not in ("const", "weight", "x", "state")]
+    for place, atom in enumerate(computed):
+        names.setdefault(atom, name if len(computed) == 1 else f"{name}_{place}")

@@ -1,0 +1,70 @@
+"""Tape: the PyTorch operations of a step that see no row of the batch, recorded to be run again on new weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of the tape by its number."""
+
+    number: int
+
+
+class Entry(NamedTuple):
+    """How a value comes about: an operation on others, or a leaf with a name; and whether rows were summed in it."""
+
+    function: Callable[..., Any] | None
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    leaf: Any = None
+    summed: bool = False
+    part: int | None = None
+
+
+@dataclass
+class Tape:
+    """Recorded operations on parameters, and on what was summed over all rows and steps."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> int:
+        self.entries.append(entry)
+        return len(self.entries) - 1
+
+    def replay(self, wanted: Iterable[int], leaves: Callable[[Any], Tensor]) -> dict[int, Tensor]:
+        """The wanted values, from leaves(name) for every leaf they need."""
+        needed = self.ancestors(wanted)
+        values: dict[int, Any] = {}
+        for number in sorted(needed):
+            entry = self.entries[number]
+            if entry.function is None:
+                values[number] = leaves(entry.leaf)
+                continue
+            args, kwargs = tree_map_only(Value, lambda value: values[value.number], (entry.args, entry.kwargs))
+            result = entry.function(*args, **kwargs)
+            values[number] = result if entry.part is None else result[entry.part]
+        return values
+
+    def ancestors(self, wanted: Iterable[int]) -> set[int]:
+        """All values that the wanted ones come from, themselves included."""
+        needed: set[int] = set()
+        stack = list(wanted)
+        while stack:
+            number = stack.pop()
+            if number not in needed:
+                needed.add(number)
+                stack += self.inputs(number)
+        return needed
+
+    def inputs(self, number: int) -> list[int]:
+        found: list[int] = []
+        entry = self.entries[number]
+        tree_map_only(Value, lambda value: found.append(value.number), (entry.args, entry.kwargs))
+        return found

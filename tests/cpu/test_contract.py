@@ -1,0 +1,188 @@
+"""contract.h compiled as it is and called through ctypes: A^T D against numpy, its edges, its order of adding."""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+KERNELS = Path(__file__).parents[2] / "cellwright" / "kernels" / "c"
+COMPILER = shutil.which("gcc") or shutil.which("cc")
+FLAGS = {
+    "sse": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512vl", "-mfma"],
+}
+NEEDS = {"sse": {"sse2"}, "avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512vl", "fma"}}
+WRAPPER = """
+#include "contract.h"
+void run(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long K, long M, long N, real *scratch,
+         int me, int team) { contract(A, lda, D, ldd, C, ldc, K, M, N, scratch, me, team); }
+long scratch(long K, long M, long N) { return contract_scratch(K, M, N); }
+"""
+SENTINEL = 12345.0
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+
+
+def cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+
+
+class Contract:
+    """The compiled header, for one element type."""
+
+    def __init__(self, library: Path, dtype: type) -> None:
+        self.dtype = dtype
+        self.library = ctypes.CDLL(str(library))
+        pointer, long, integer = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+        self.library.run.argtypes = [pointer, long] * 3 + [long] * 3 + [pointer, integer, integer]
+        self.library.run.restype = None
+        self.library.scratch.argtypes = [long] * 3
+        self.library.scratch.restype = long
+
+    def __call__(
+        self, A: np.ndarray, D: np.ndarray, gaps: tuple[int, int, int] = (0, 0, 0), team: int = 1, shift: int = 0
+    ) -> np.ndarray:
+        """A^T D, from inputs in a sea of NaN (`gaps` between rows, and before and after) to an output in one of 12345.
+
+        `shift` moves every array off its alignment. The threads of a team run one after the other, in reverse.
+        """
+        (K, M), N = A.shape, D.shape[1]
+        a, a_view = self.guarded(A, gaps[0], shift, np.nan)
+        d, d_view = self.guarded(D, gaps[1], shift, np.nan)
+        c, c_view = self.guarded(np.full((M, N), SENTINEL), gaps[2], shift, SENTINEL)
+        s, s_view = self.guarded(np.full((1, team * self.library.scratch(K, M, N)), np.nan), 0, shift, SENTINEL)
+        before = a.copy(), d.copy()
+        for me in reversed(range(team)):
+            strides = M + gaps[0], N + gaps[1], N + gaps[2]
+            self.library.run(
+                *(a_view.ctypes.data, strides[0], d_view.ctypes.data, strides[1], c_view.ctypes.data, strides[2]),
+                *(K, M, N, s_view.ctypes.data, me, team),
+            )
+        np.testing.assert_array_equal(a, before[0])
+        np.testing.assert_array_equal(d, before[1])
+        result = c_view.copy()
+        c_view[:] = s_view[:] = SENTINEL
+        assert np.all(c == SENTINEL), "wrote outside of C"
+        assert np.all(s == SENTINEL), "wrote outside of the scratch"
+        return result
+
+    def guarded(self, x: np.ndarray, gap: int, shift: int, fill: float) -> tuple[np.ndarray, np.ndarray]:
+        """The flat array with its guards, and the view of it that holds x."""
+        rows, cols = x.shape
+        guard = 128
+        flat = np.full(2 * guard + shift + rows * (cols + gap), fill, self.dtype)
+        inner = flat[guard + shift : guard + shift + rows * (cols + gap)]
+        view = inner.reshape(rows, cols + gap)[:, :cols]
+        view[:] = x
+        return flat, view
+
+
+@pytest.fixture(scope="module", params=[(name, real) for name in FLAGS for real in ("float", "double")], ids="-".join)
+def contract(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Contract:
+    name, real = request.param
+    if not NEEDS[name] <= cpu_flags():
+        pytest.skip(f"this machine does not run {name}")
+    folder = tmp_path_factory.mktemp("contract")
+    (folder / "wrap.c").write_text(WRAPPER)
+    flags = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
+    kind = ["-DREAL_DOUBLE"] if real == "double" else []
+    command = [
+        str(COMPILER),
+        *flags,
+        *FLAGS[name],
+        *kind,
+        "-fPIC",
+        "-shared",
+        f"-I{KERNELS}",
+        "wrap.c",
+        "-o",
+        "wrap.so",
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return Contract(folder / "wrap.so", np.float64 if real == "double" else np.float32)
+
+
+def draw(contract: Contract, K: int, M: int, N: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return random.standard_normal((K, M)).astype(contract.dtype), random.standard_normal((K, N)).astype(contract.dtype)
+
+
+def check(contract: Contract, A: np.ndarray, D: np.ndarray, result: np.ndarray) -> None:
+    """Within the bound for sums in any order, but with the root of K: no more is lost than by chance."""
+    wide = np.longdouble if contract.dtype is np.float64 and A.size * D.shape[1] < 10**7 else np.float64
+    exact = A.astype(wide).T @ D.astype(wide)
+    size = np.abs(A).astype(wide).T @ np.abs(D).astype(wide)
+    bound = np.finfo(contract.dtype).eps * (2 + np.sqrt(len(A))) * size
+    assert np.all(np.abs(result - exact) <= bound), float(np.max(np.abs(result - exact) / (bound + 1e-300)))
+
+
+SIZES = [
+    *[(1, 1, 1), (1, 28, 33), (2, 1, 650), (3, 650, 1), (7, 6, 64), (7, 7, 65), (16, 13, 1), (50, 5, 63), (5, 1, 128)],
+    *[(100, 256, 192), (257, 12, 130), (385, 28, 33), (511, 33, 28), (769, 40, 96), (700, 65, 260), (1120, 28, 200)],
+    *[(3, 2600, 70), (400, 1000, 66), (900, 3, 1024), (2000, 1, 512), (600, 512, 3), (50000, 2, 33), (50000, 1, 4)],
+]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("team", [1, 2, 3])
+def test_sum(contract: Contract, size: tuple[int, int, int], team: int) -> None:
+    A, D = draw(contract, *size)
+    check(contract, A, D, contract(A, D, team=team))
+
+
+@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@given(
+    K=st.integers(1, 900),
+    M=st.integers(1, 90),
+    N=st.integers(1, 150),
+    gaps=st.tuples(*[st.integers(0, 9)] * 3),
+    team=st.integers(1, 7),
+    shift=st.integers(0, 20),
+)
+def test_sum_of_any_shape(
+    contract: Contract, K: int, M: int, N: int, gaps: tuple[int, int, int], team: int, shift: int
+) -> None:
+    A, D = draw(contract, K, M, N, seed=K)
+    check(contract, A, D, contract(A, D, gaps, team, shift))
+
+
+@pytest.mark.parametrize("size", [(900, 31, 200), (900, 200, 5), (5000, 1, 130), (300, 700, 100)], ids=str)
+def test_same_bits_for_any_team_and_alignment(contract: Contract, size: tuple[int, int, int]) -> None:
+    A, D = draw(contract, *size)
+    alone = contract(A, D)
+    for team in (1, 2, 3, 8):
+        np.testing.assert_array_equal(alone, contract(A, D, gaps=(team, 1, 3), team=team, shift=team))
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (400, 8, 70), (400, 70, 8), (900, 1, 33), (33, 90, 1)], ids=str)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_a_number_goes_where_a_plain_sum_takes_it(
+    contract: Contract, size: tuple[int, int, int], value: float
+) -> None:
+    K, M, N = size
+    A, D = draw(contract, *size)
+    A[:, 0] = 0  # 0 * inf
+    A[K // 2, M - 1] = value
+    D[K // 3, N - 1] = value
+    with np.errstate(invalid="ignore"):
+        expected = (A.astype(np.float64)[:, :, None] * D.astype(np.float64)[:, None, :]).sum(0)
+    result = contract(A, D, gaps=(1, 1, 1), team=2)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(result[~finite], expected[~finite].astype(contract.dtype))
+    assert np.all(np.isfinite(result[finite]))
+
+
+def test_nothing_to_sum_is_zero(contract: Contract) -> None:
+    result = contract(np.zeros((0, 7), contract.dtype), np.zeros((0, 40), contract.dtype), team=2)
+    np.testing.assert_array_equal(result, np.zeros((7, 40)))
