@@ -1,5 +1,6 @@
 """1. What a person writes: cells as equations, and the library of known ones."""
 
+from cellwright.cells.adapt import adapt as adapt
 from cellwright.cells.cell import Cell as Cell
 from cellwright.cells.cell import TorchForm as TorchForm
 from cellwright.cells.find import cell_label as cell_label

@@ -89,6 +89,11 @@ class Cell(nn.Module):
         """Columns of y; a cell whose output is not its first state says how many it has."""
         return self.hidden_size
 
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Columns of every state; a cell whose states are not all of hidden_size says how many they have."""
+        return (self.hidden_size,) * len(self.state)
+
     def add_gates(self, bias: bool = True) -> None:
         """Create W_x{gate} (I, H), W_h{gate} (H, H) and b_{gate} (H) for every entry of `gates`."""
         for gate in self.gates:
@@ -116,9 +121,9 @@ class Cell(nn.Module):
         return None
 
     def initial_state(self, batch_size: int, like: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Zeros for every state, each (B, H), with the type and device of `like` (default: of the weights)."""
+        """Zeros for every state, each (B, H) or of its own size, with the type and device of `like` (default: of the weights)."""
         like = next(self.parameters(), torch.empty(0)) if like is None else like
-        return tuple(like.new_zeros(batch_size, self.hidden_size) for _ in self.state)
+        return tuple(like.new_zeros(batch_size, size) for size in self.state_sizes)
 
     def split_output(self, result: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What `step` returned, as the output y and the tuple of new states."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
+from cellwright.kernels.c.compiler import find_compiler
+from cellwright.kernels.c.function import run_fused
+from cellwright.kernels.c.fuse import Entry, fuse
 from cellwright.kernels.torch_nn import run_torch, standard_form
 from cellwright.step import unroll
 
 Runner = Callable[[Cell, Tensor, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]]
-BACKENDS = ("auto", "torch", "eager")
+BACKENDS = ("auto", "c", "torch", "eager")
 
 
 class Choice(NamedTuple):
@@ -22,31 +28,93 @@ class Choice(NamedTuple):
     backend: str
     run: Runner
     reason: str
+    entry: Entry | None = None
 
 
-def choose(cell: Cell, backend: str = "auto") -> Choice:
+def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice:
     """The backend for a cell: the one asked for, or the fastest that computes the same.
 
     >>> from cellwright.cells import GRU
-    >>> choose(GRU(3, 5)).backend, choose(GRU(3, 5, reset_after=False)).backend
+    >>> choose(GRU(3, 5), "torch").backend, choose(GRU(3, 5, reset_after=False), "eager").backend
     ('torch', 'eager')
+
+    Args:
+        cell: the cell.
+        backend: "auto", or one of the others by name.
+        x: what it will run on: its type, device, and whether its gradient is wanted (default: as the weights).
 
     Raises:
         BackendError: the backend does not exist, or was asked for by name and cannot run this cell.
     """
     if backend not in BACKENDS:
         raise BackendError(f"a backend is one of {', '.join(BACKENDS)}", repr(backend), "write one of those names")
-    form = standard_form(cell)
-    name = type(cell).__name__
     if backend == "eager":
         return Choice("eager", unroll, "asked for by name: the equations step by step in a Python loop")
-    if form is not None:
-        asked = "asked for by name" if backend == "torch" else f"{cell} is exactly a cell of torch.nn"
-        return Choice("torch", run_torch, f"{asked}: PyTorch's own kernel {form.kernel} runs it")
     if backend == "torch":
+        return _torch(cell, "asked for by name")
+    like = x if x is not None else next(cell.parameters(), torch.empty(0))
+    if transformed(like):
+        return Choice("eager", unroll, "under a transform of torch.func the equations run step by step")
+    entry = _fused(cell, like)
+    if entry.fused is not None:
+        asked = "asked for by name" if backend == "c" else "on the CPU it is the fastest"
+        return Choice("c", partial(_run, entry), f"{asked}: {entry.reason}", entry)
+    if backend == "c":
         raise BackendError(
-            "backend 'torch' runs exactly the cells of torch.nn: RNN, GRU with the reset after the product, LSTM",
-            f"{cell}, whose equations torch.nn does not have",
+            "backend 'c' runs cells whose step can be traced and planned, in float32 or float64 on the CPU",
+            f"{_name(cell)}: {entry.reason}",
             "write backend='auto' or backend='eager'",
         )
-    return Choice("eager", unroll, f"torch.nn does not have the equations of {name}: they run step by step")
+    if find_compiler() is None:
+        _warn_once()
+    if standard_form(cell) is not None:
+        return _torch(cell, f"{entry.reason}; {_name(cell)} is exactly a cell of torch.nn")
+    return Choice("eager", unroll, f"{entry.reason}: the equations run step by step")
+
+
+def transformed(like: Tensor) -> bool:
+    """Whether a function transform of PyTorch (vmap, grad, jvp, forward-mode derivatives) is at work."""
+    forward_mode: int = torch.autograd.forward_ad._current_level
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_mode >= 0
+
+
+def _fused(cell: Cell, like: Tensor) -> Entry:
+    if like.device.type != "cpu":
+        return Entry(None, f"the loops in C run on the CPU, not on {like.device.type}")
+    if torch.is_autocast_enabled("cpu"):
+        return Entry(None, "under autocast PyTorch's own operations choose the types")
+    return fuse(cell, like.dtype, needs_x=like.requires_grad and torch.is_grad_enabled())
+
+
+def _run(entry: Entry, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    assert entry.fused is not None
+    return run_fused(entry.fused, cell, x, state)
+
+
+def _torch(cell: Cell, why: str) -> Choice:
+    form = standard_form(cell)
+    if form is None:
+        raise BackendError(
+            "backend 'torch' runs exactly the cells of torch.nn: RNN, GRU with the reset after the product, LSTM",
+            f"{_name(cell)}, whose equations torch.nn does not have",
+            "write backend='auto', backend='c' or backend='eager'",
+        )
+    return Choice("torch", run_torch, f"{why}: PyTorch's own kernel {form.kernel} runs it")
+
+
+def _name(cell: Cell) -> str:
+    return repr(cell).splitlines()[0].rstrip("(")
+
+
+def _warn_once() -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            "no C compiler was found: cells run several times slower; install gcc or clang, "
+            'or pip install "cellwright[compiler]"',
+            stacklevel=4,
+        )
+
+
+_warned = False

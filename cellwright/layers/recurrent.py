@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cellwright.cells import Cell
+from cellwright.cells import Cell, adapt
 from cellwright.errors import CellError, SettingError, ShapeError
 from cellwright.kernels import Choice, choose
 from cellwright.layers.dropout import Dropout
@@ -29,6 +29,7 @@ class Recurrent(nn.Module):
     Args:
         cell: the cell of the first layer; the others are built like it, with weights of their own. Or a
             list of cells, one for each layer and direction: layer 0 forward, layer 0 backward, layer 1 ...
+            A module `cell(x, state)` that others wrote, such as torch.nn.GRUCell, is adapted (see `adapt`).
         num_layers: layers on top of each other (default 1).
         bidirectional: whether a second cell reads every layer's input from its end (default: no).
         batch_first: whether x and y are (B, T, ...) instead of (T, B, ...) (default: no).
@@ -43,7 +44,7 @@ class Recurrent(nn.Module):
 
     def __init__(
         self,
-        cell: Cell | Sequence[Cell],
+        cell: nn.Module | Sequence[nn.Module],
         num_layers: int = 1,
         bidirectional: bool = False,
         batch_first: bool = False,
@@ -64,30 +65,34 @@ class Recurrent(nn.Module):
         for _ in self.choices():  # refuse an impossible backend now, not at the first batch
             pass
 
-    def _stack(self, cell: Cell | Sequence[Cell]) -> list[Cell]:
+    def _stack(self, cell: nn.Module | Sequence[nn.Module]) -> list[Cell]:
         count = self.num_layers * self.directions
+        if isinstance(cell, nn.Module) and not isinstance(cell, (Cell, nn.ModuleList)):
+            cell = adapt(cell)
         if isinstance(cell, Cell):
             above = {"input_size": cell.output_size * self.directions}
             rest = [cell.again(**(above if place >= self.directions else {})) for place in range(1, count)]
             return [cell, *rest]
-        if not isinstance(cell, Sequence):
+        if not isinstance(cell, (Sequence, nn.ModuleList)):
             given = f"the class {cell.__name__}" if isinstance(cell, type) else f"an object of {type(cell).__name__}"
             raise CellError("cell is a Cell, or a list of them", given, "write cw.Recurrent(cw.cells.GRU(28, 16)), say")
-        if len(cell) != count or not all(isinstance(one, Cell) for one in cell):
+        cells = [one if isinstance(one, Cell) or not isinstance(one, nn.Module) else adapt(one) for one in cell]
+        if len(cells) != count or not all(isinstance(one, Cell) for one in cells):
             given = ", ".join(type(one).__name__ for one in cell)
             raise CellError(
                 f"a list of cells has one Cell for each layer and direction, here {count}",
                 f"{len(cell)}: {given}",
                 "write one cell for each, or a single cell to build all like it",
             )
-        for place, one in enumerate(cell):
-            self._check_cell(one, place, cell[0])
-        return list(cell)
+        checked = [one for one in cells if isinstance(one, Cell)]
+        for place, one in enumerate(checked):
+            self._check_cell(one, place, checked[0])
+        return checked
 
     def _check_cell(self, cell: Cell, place: int, first: Cell) -> None:
         inputs = first.input_size if place < self.directions else first.output_size * self.directions
-        wanted = (first.state, inputs, first.hidden_size, first.output_size)
-        found = (cell.state, cell.input_size, cell.hidden_size, cell.output_size)
+        wanted = (first.state, inputs, first.state_sizes, first.output_size)
+        found = (cell.state, cell.input_size, cell.state_sizes, cell.output_size)
         if wanted != found:
             raise CellError(
                 "cell {} of this list has states {}, {} inputs, {} units and {} outputs".format(place, *wanted),
@@ -98,7 +103,7 @@ class Recurrent(nn.Module):
     def choices(self) -> Iterator[Choice]:
         """The backend of every cell, in the order of `cells`."""
         for cell in self._cells():
-            yield choose(cell, self.backend)
+            yield choose(cell, self.backend, next(cell.parameters(), None))
 
     def _cells(self) -> Iterator[Cell]:
         for cell in self.cells:
@@ -140,7 +145,7 @@ class Recurrent(nn.Module):
             cell = self.cells[place]
             assert isinstance(cell, Cell)
             ordered = x.flip(0) if direction else x
-            y, state = choose(cell, self.backend).run(cell, ordered, first[place])
+            y, state = choose(cell, self.backend, x).run(cell, ordered, first[place])
             outputs.append(y.flip(0) if direction else y)
             last.append(state)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)), last
@@ -175,10 +180,13 @@ class Recurrent(nn.Module):
             return [cell.initial_state(batch, like=x) for cell in self._cells()]
         names = self.first_cell.state
         given = (state,) if isinstance(state, Tensor) else tuple(state)
-        shape = (len(self.cells), *([batch] if batched else []), self.first_cell.hidden_size)
-        if len(given) != len(names) or any(tuple(s.shape) != shape or s.dtype != x.dtype for s in given):
+        rows = (len(self.cells), *([batch] if batched else []))
+        shapes = [(*rows, size) for size in self.first_cell.state_sizes]
+        alike = [tuple(s.shape) == shape and s.dtype == x.dtype for s, shape in zip(given, shapes, strict=False)]
+        if len(given) != len(names) or not all(alike):
+            wanted = f"each of shape {shapes[0]}" if len(set(shapes)) == 1 else f"of shapes {shapes}"
             raise ShapeError(
-                f"the state is ({', '.join(names)}), each of shape {shape} and {x.dtype}",
+                f"the state is ({', '.join(names)}), {wanted} and {x.dtype}",
                 f"shapes {', '.join(f'{tuple(s.shape)} {s.dtype}' for s in given)}",
                 "pass the state that a call before returned, or None for zeros",
             )

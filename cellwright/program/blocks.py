@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cellwright.program.graph import Graph
-from cellwright.program.program import Block, Part, Place
+from cellwright.program.places import Block, Part, Place
 from cellwright.step.atoms import Read
 
 

@@ -177,7 +177,8 @@ def _piece(atom: Atom, start: int, stop: int, table: Table, where: str) -> Atom:
     if atom.op in LEAVES:
         return atom
     if is_elementwise(atom):
-        args = tuple(_one(Read(a.atom, a.start + start * a.step, a.step, width), table, where) for a in atom.args)
+        moved = [Read(a.atom, a.start + start * a.step, a.step if width > 1 else 1, width) for a in atom.args]
+        args = tuple(_one(arg, table, where) for arg in moved)
         return Atom(atom.op, width, args, atom.detail)
     args, details = [], []
     for place, arg in enumerate(atom.args):

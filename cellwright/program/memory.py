@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cellwright.program.graph import STATE, Graph, aligned
 from cellwright.program.loops import Loop
-from cellwright.program.program import Place
+from cellwright.program.places import Place
 from cellwright.program.split import Split
 from cellwright.step.atoms import COLUMN_BITS, Read
 

@@ -10,7 +10,8 @@ from cellwright.program.blocks import Operand, plan_blocks
 from cellwright.program.graph import GRAD, Graph, aligned, build
 from cellwright.program.loops import Loop, loops
 from cellwright.program.memory import computed, local_places, reads, settle
-from cellwright.program.program import Buffer, Place, Program
+from cellwright.program.places import Buffer, Place
+from cellwright.program.program import Program
 from cellwright.program.split import STAGES, split
 from cellwright.step.atoms import COLUMN_BITS, LEAVES, Atom, Read, Refs, segments
 from cellwright.step.capture import Step
@@ -36,12 +37,13 @@ def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
     places.deferred -= set(differentials)
     early_homes = {**{a: () for a in places.hoisted | places.kept | set(differentials) | places.deferred}, **taken}
     stored = set(early_homes)
-    stages = {stage: loops(graph, places.compute[stage], stored) for stage in STAGES}
+    summed = {atom for refs in sums for atom, _, _ in _atoms_of(refs)}
+    stages = {stage: loops(graph, places.compute[stage], stored | summed) for stage in STAGES}
     memory = settle(graph, places, stages, differentials)
     homes = {atom: tuple([*memory.homes.get(atom, []), *taken.get(atom, [])]) for atom in stored}
     local = {stage: local_places(graph, stages[stage], homes) for stage in STAGES}
     columns: dict[int, int] = {}
-    for atom in sorted({atom for parts in sums for atom, _, _ in _atoms_of(parts)}):
+    for atom in sorted(atom for atom in summed if graph.atoms[atom].op != "const"):
         columns[atom] = sum(graph.atoms[other].width for other in columns)
     blocks, products = plan_blocks(graph, operands, homes)
     buffers = _buffers(graph, step, states, memory.widths, local, sum(graph.atoms[a].width for a in columns))

@@ -3,53 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
 from cellwright.program.graph import Graph
 from cellwright.program.loops import Loop
+from cellwright.program.places import Block, Buffer, Part, Place
+from cellwright.program.pseudocode import pseudocode
 from cellwright.step.tape import Tape
-
-
-class Place(NamedTuple):
-    """Where an atom lies: a buffer and the column it starts at; a state also says old or new."""
-
-    buffer: str
-    column: int
-    when: str = ""
-
-
-class Buffer(NamedTuple):
-    """Memory of one kind; `width` columns a row.
-
-    sequence: T*B rows. state: one (B, width) for every step and the one before. carry: two of (B, width).
-    local: rows of one step. reduction: one number a row and thread. sums: added up over rows. weight: a vector.
-    """
-
-    name: str
-    kind: str
-    width: int
-    detail: object = None
-
-
-class Block(NamedTuple):
-    """One product after the loops: columns of one buffer against columns of another, summed over all rows."""
-
-    left: Place
-    rows: int
-    right: Place
-    columns: int
-
-
-class Part(NamedTuple):
-    """Where a part of a gradient stands in the results of the blocks."""
-
-    block: int
-    row: int
-    rows: int
-    column: int
-    columns: int
 
 
 @dataclass(frozen=True)
@@ -78,6 +39,4 @@ class Program:
     needs_x: bool
 
     def __str__(self) -> str:
-        from cellwright.program.pseudocode import pseudocode
-
         return pseudocode(self)

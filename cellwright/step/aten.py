@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from cellwright.step.atoms import Refs
 
+LN2 = math.log(2)
 Emit = Callable[..., Refs]  # emit(op, operand, ...) -> references to the result; operands are references or numbers
 
 PLAIN = (
@@ -49,6 +51,16 @@ def _clamp(emit: Emit, a: Any, low: Any = None, high: Any = None) -> Refs:
     return a if high is None else emit("minimum", a, high)
 
 
+def _asinh(emit: Emit, a: Any) -> Refs:
+    """asinh(a) = log1p(a + a^2 / (1 + sqrt(1 + a^2))), for a >= 0: without the loss of a sum near 1."""
+    square = emit("mul", a, a)
+    return emit("add", a, emit("div", square, emit("add", 1, emit("sqrt", emit("add", 1, square)))))
+
+
+def _odd(emit: Emit, a: Any, positive: Refs) -> Refs:
+    return emit("where", emit("lt", a, 0), emit("neg", positive), positive)
+
+
 RULES: dict[str, Callable[..., Refs]] = {
     **{name: lambda emit, *operands, _op=name: emit(_op, *operands) for name in PLAIN},
     "add": _scaled("add"),
@@ -57,6 +69,11 @@ RULES: dict[str, Callable[..., Refs]] = {
     "div": _div,
     "true_divide": _div,
     "pow": _pow,
+    "remainder": lambda emit, a, b: emit("sub", a, emit("mul", emit("floor", emit("div", a, b)), b)),
+    "fmod": lambda emit, a, b: emit("sub", a, emit("mul", emit("trunc", emit("div", a, b)), b)),
+    "exp2": lambda emit, a: emit("exp", emit("mul", a, LN2)),
+    "log2": lambda emit, a: emit("mul", emit("log", a), 1 / LN2),
+    "asinh": lambda emit, a: _odd(emit, a, emit("log1p", _asinh(emit, emit("abs", a)))),
     "square": lambda emit, a: emit("mul", a, a),
     "sgn": lambda emit, a: emit("sign", a),
     "round": lambda emit, a: emit("round", a),
@@ -81,7 +98,8 @@ RULES: dict[str, Callable[..., Refs]] = {
 
 MOVES = {  # operations that only put elements in other places
     *("cat", "clone", "flip", "roll", "repeat", "constant_pad_nd", "slice_scatter", "select_scatter", "copy"),
-    *("stack", "contiguous", "as_strided_scatter", "diagonal_scatter", "_to_copy", "lift_fresh", "conj_physical"),
+    *("stack", "contiguous", "as_strided_scatter", "diagonal_scatter", "_to_copy", "to", "lift_fresh"),
+    *("conj_physical", "index", "reshape"),
 }
 
 CREATIONS = {  # operations whose result does not depend on the values they are given

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from cellwright.cells import Cell
 from cellwright.step.atoms import COLUMN_BITS, Atom, Refs
-from cellwright.step.shadow import Mixed
+from cellwright.step.shadow import ROW_BITS, Mixed
 from cellwright.step.tape import Tape
 from cellwright.step.trace import Refused, Trace
 
@@ -202,10 +203,11 @@ def _step_codes(cell: Cell) -> Iterator[CodeType]:
 
 
 def _name(trace: Trace, tensor: Tensor, name: str, names: dict[int, str]) -> None:
-    shadow = trace.shadows.get(tensor.detach())
-    if shadow is None or shadow.dim() != 2:
-        return
-    atoms = sorted({int(ref) >> COLUMN_BITS for ref in (shadow[0] >> 12).tolist()})
+    with _disable_current_modes():
+        shadow = trace.shadows.get(tensor.detach())
+        if shadow is None or shadow.dim() != 2:
+            return
+        atoms = sorted({int(ref) >> COLUMN_BITS for ref in (shadow[0] >> ROW_BITS).tolist()})
     computed = [atom for atom in atoms if trace.atoms.items[atom].op not in ("const", "weight", "x", "state")]
     for place, atom in enumerate(computed):
         names.setdefault(atom, name if len(computed) == 1 else f"{name}_{place}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions
+from torch._decomp import core_aten_decompositions, decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
@@ -20,6 +20,7 @@ from cellwright.step.atoms import Atom, Atoms, Read, Refs, Weight, segments
 from cellwright.step.shadow import ROW_BITS, Mixed, Shadows
 from cellwright.step.tape import Entry, Tape, Value
 
+MOST_OWN = 64  # results of a product within a row: each becomes a sum of its own
 SKIPPED = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
@@ -90,7 +91,7 @@ class Trace(TorchDispatchMode):
             raise Refused("sums over the batch flow back into rows", self.where())
         if tensor.numel() == 1 and number is not None:
             single = self.atoms.add(Atom("weight", 1, (), (number, ())))
-            return (torch.from_numpy(self.atoms.refs(single)) << ROW_BITS).expand(tensor.shape)
+            return torch.full(tensor.shape, int(self.atoms.refs(single)[0]) << ROW_BITS)
         repeated = [dim for dim, stride in enumerate(tensor.stride()) if stride == 0]
         shape = [1 if dim in repeated else size for dim, size in enumerate(tensor.shape)]
         atom = self.atoms.add(Atom("weight", int(np.prod(shape)), (), (number, tuple(repeated))))
@@ -129,12 +130,15 @@ class Trace(TorchDispatchMode):
     def _follow(self, func: Any, base: str, writes: bool, args: Any, kwargs: Any, result: Any, rows: list[Tensor]) -> None:
         outputs = [value for value in tree_flatten(result)[0] if isinstance(value, Tensor)]
         for output in outputs:
-            if output.is_floating_point() and output.dtype != self.dtype:
+            if output.is_floating_point() and output.dtype != self.dtype and output.dim():
                 raise Refused(f"{base} gives {output.dtype} among {self.dtype}", self.where())
         creates = base in CREATIONS
         many = any(_has_dim(output, self.shadows.batch) for output in outputs)
-        if creates and many or base == "empty_like" and rows:
+        lost = bool(rows) and not all(self.has_rows(output) for output in outputs)
+        if creates and (many or rows):
             self._create(result)
+        elif lost and base in MOVES:  # a copy that could have been a view
+            self._compute(base, writes, args, kwargs, result)
         elif not rows and not (many and not _is_view(func)) or creates:
             self._record(func, writes, args, kwargs, result)
         elif _is_view(func):
@@ -154,7 +158,9 @@ class Trace(TorchDispatchMode):
 
     def _record(self, func: Any, writes: bool, args: Any, kwargs: Any, result: Any) -> None:
         base = func.overloadpacket.__name__
-        if writes:
+        if writes and args[0].numel() * args[0].element_size() == args[0].untyped_storage().nbytes():
+            func = getattr(getattr(torch.ops.aten, base[:-1]), func._overloadname)  # all of it: as good as a new one
+        elif writes:
             raise Refused(f"{base} writes into a tensor that has no rows", self.where())
         used: list[int] = []
 
@@ -165,7 +171,9 @@ class Trace(TorchDispatchMode):
         new_args, new_kwargs = tree_map_only(Tensor, number, (tuple(args), kwargs))
         summed = [self.tape.entries[one].summed for one in used]
         if any(summed) and not _is_view(func):
-            allowed = base in LINEAR or (base in BILINEAR and sum(summed) == 1 and not (base == "div" and not summed[0]))
+            alone = sum(summed) == 1 and summed[0]
+            allowed = base in LINEAR or (base in BILINEAR and (alone or (base != "div" and sum(summed) == 1)))
+            allowed = allowed or (base.endswith("_backward") and alone)  # these are linear in the gradient, their first
             if not allowed:
                 raise Refused(f"{base} is applied to a sum over the batch", self.where())
         entry = Entry(func, new_args, new_kwargs, summed=any(summed))
@@ -195,17 +203,22 @@ class Trace(TorchDispatchMode):
         operands = [self.shadow(value) if isinstance(value, Tensor) else value for value in args]
         shadows = [value for value in operands if isinstance(value, Tensor)]
         axis = self.shadows.axis([torch.broadcast_to(s, result.shape) for s in shadows])
-        if axis is None:
-            raise Refused(f"{base} has no rows", self.where())
+        if axis is None and self.shadows.batch in result.shape:  # numbers for every row
+            axis = list(result.shape).index(self.shadows.batch) - result.dim()
         shape = list(result.shape)
-        shape[axis] = 1
+        if axis is not None:
+            shape[axis] = 1
         numbers = [self._flat(value, result, axis) if isinstance(value, Tensor) else value for value in operands]
         kwargs = {key: value for key, value in kwargs.items() if key in ("alpha", "value", "rounding_mode")}
         refs = RULES[base](partial(self._emit, int(np.prod(shape))), *numbers, **kwargs)
-        self.shadows.put(result, self.shadows.spread(torch.from_numpy(refs).view(shape), axis))
+        columns = torch.from_numpy(refs).view(shape)
+        self.shadows.put(result, columns << ROW_BITS if axis is None else self.shadows.spread(columns, axis))
 
-    def _flat(self, shadow: Tensor, result: Tensor, axis: int) -> Refs:
+    def _flat(self, shadow: Tensor, result: Tensor, axis: int | None) -> Refs:
         whole = torch.broadcast_to(shadow, result.shape)
+        if axis is None:
+            alike: Refs = (whole >> ROW_BITS).reshape(-1).numpy()
+            return alike
         refs: Refs = self.shadows.columns(whole, axis).reshape(-1).numpy()
         return refs
 
@@ -214,8 +227,12 @@ class Trace(TorchDispatchMode):
         return self.atoms.elementwise(op, refs, self.where())
 
     def _move(self, base: str, args: Any, kwargs: Any, result: Tensor) -> None:
-        if base == "_to_copy" or base == "lift_fresh" or base == "conj_physical":
+        if base in ("_to_copy", "to", "lift_fresh", "conj_physical"):
             self.shadows.put(result, self.shadow(args[0]))
+            return
+        if base in ("index", "reshape"):
+            shadow = self.shadow(args[0])
+            self.shadows.put(result, getattr(torch.ops.aten, base)(shadow, *self._constants(args[1:])))
             return
         if base == "copy":
             self.shadows.put(result, torch.broadcast_to(self.shadow(args[1]), result.shape))
@@ -227,6 +244,16 @@ class Trace(TorchDispatchMode):
         kwargs = {key: value for key, value in kwargs.items() if key in ("dim", "start", "end", "step", "dims", "shifts")}
         function = getattr(torch.ops.aten, base)
         self.shadows.put(result, function(*tree_map_only(Tensor, self.shadow, tuple(moved)), **kwargs))
+
+    def _constants(self, args: Any) -> Any:
+        """These arguments, if no weight or row is in them: what they say holds for good."""
+        for tensor in tree_flatten(args)[0]:
+            if isinstance(tensor, Tensor):
+                known = self._values.get(_key(tensor))
+                made = () if known is None else self.tape.ancestors([known])
+                if self.has_rows(tensor) or any(isinstance(self.tape.entries[one].leaf, str) for one in made):
+                    raise Refused("an index depends on weights or rows", self.where())
+        return args
 
     def _sum(self, base: str, args: Sequence[Any], kwargs: dict[str, Any], result: Tensor) -> None:
         tensor: Tensor = args[0]
@@ -265,6 +292,25 @@ class Trace(TorchDispatchMode):
         leaf = ("sum", len(self.sums) - 1, tuple(result.shape))
         self._note(result, self.tape.add(Entry(None, leaf=leaf, summed=True)))
 
+    def _do_var(self, args: Any, kwargs: Any, result: Tensor) -> None:
+        tensor = args[0]
+        dims = args[1] if len(args) > 1 and args[1] is not None else list(range(tensor.dim()))
+        kept = list(tensor.shape)
+        for dim in dims:
+            kept[dim] = 1
+        count = tensor.numel() // max(int(np.prod(kept)), 1)
+        with self:
+            centred = tensor - tensor.mean(dims, True)
+            correction = args[2] if len(args) > 2 else kwargs.get("correction", 1)
+            spread = (centred * centred).sum(dims, True) / (count - correction)
+        self.shadows.put(result.view(kept), self.shadow(spread))
+
+    def _do_index_put(self, args: Any, kwargs: Any, result: Tensor) -> None:
+        tensor, places, value = args[:3]
+        if len(places) != 1 or places[0].shape != tensor.shape or value.numel() != 1 or any(args[3:]):
+            raise Refused("index_put with places that are not one mask of the tensor's shape", self.where())
+        self._arithmetic("where", (places[0], value, tensor), {}, result)
+
     def _do_cumsum(self, args: Any, kwargs: Any, result: Tensor) -> None:
         shadow = self.shadow(args[0])
         axis = self.shadows.axis([shadow])
@@ -302,7 +348,10 @@ class Trace(TorchDispatchMode):
     def _product(self, left: Tensor, right: Tensor, result: Tensor, batched: tuple[bool]) -> None:
         a, b = self.shadows.get(left), self.shadows.get(right)
         if a is not None and b is not None:
-            self._sum_product(a, b, result, batched[0])
+            if batched[0] and self.shadows.axis([a]) == self.shadows.axis([b]) == -3:
+                self._own_product(a, b, result)
+            else:
+                self._sum_product(a, b, result, batched[0])
             return
         rows = a if a is not None else b
         assert rows is not None
@@ -333,6 +382,20 @@ class Trace(TorchDispatchMode):
             row += part.width
         return self.atoms.refs(self.atoms.add(Atom("mm", columns, tuple(args), tuple(details)), self.where()))
 
+    def _own_product(self, a: Tensor, b: Tensor, result: Tensor) -> None:
+        """A product of two matrices that every row of the batch has of its own: products and sums of columns."""
+        if result[0].numel() > MOST_OWN:
+            raise Refused(f"a product of two tensors that both differ from row to row, over {MOST_OWN}", self.where())
+        left = self.shadows.columns(a, -3)[0].numpy()  # (M, K)
+        right = self.shadows.columns(b, -3)[0].numpy()  # (K, N)
+        found = []
+        for m in range(left.shape[0]):
+            for n in range(right.shape[1]):
+                line = self._emit(left.shape[1], "mul", left[m], right[:, n])
+                found.append(self.atoms.refs(self.atoms.add(Atom("sum", 1, segments(line)), self.where())))
+        refs = torch.from_numpy(np.concatenate(found)).view(1, left.shape[0], right.shape[1])
+        self.shadows.put(result, self.shadows.spread(refs, -3))
+
     def _sum_product(self, a: Tensor, b: Tensor, result: Tensor, batched: bool) -> None:
         if self.shadows.axis([a]) != -1 or self.shadows.axis([b]) != -2:
             raise Refused("a product of two tensors that both differ from row to row", self.where())
@@ -360,7 +423,7 @@ def _is_view(func: Any) -> bool:
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     global _TABLE
     if not _TABLE:
-        _TABLE = dict(core_aten_decompositions())
+        _TABLE = {**decomposition_table, **core_aten_decompositions()}
     return _TABLE
 
 

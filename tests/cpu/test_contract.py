@@ -24,6 +24,30 @@ void run(const real *A, long lda, const real *D, long ldd, real *C, long ldc, lo
          int me, int team) { contract(A, lda, D, ldd, C, ldc, K, M, N, scratch, me, team); }
 long scratch(long K, long M, long N) { return contract_scratch(K, M, N); }
 """
+# Every array ends (or starts) where its last (first) page does, between pages that may not be touched.
+FENCE = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "contract.h"
+static real *fenced(long reals, int at_end) {
+    const long page = 65536, bytes = reals * (long)sizeof(real), whole = (bytes + page - 1) / page * page;
+    char *p = mmap(0, whole + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED || mprotect(p + page, whole, PROT_READ | PROT_WRITE)) exit(2);
+    return (real *)(p + page + (at_end ? whole - bytes : 0));
+}
+int main(int count, char **sizes) {
+    for (int i = 1; i + 2 < count; i += 3)
+        for (int team = 1; team < 4; team++)
+            for (int at_end = 0; at_end < 2; at_end++) {
+                const long K = atol(sizes[i]), M = atol(sizes[i + 1]), N = atol(sizes[i + 2]);
+                real *A = fenced(K * M, at_end), *D = fenced(K * N, at_end), *C = fenced(M * N, at_end);
+                real *scratch = fenced(team * contract_scratch(K, M, N), at_end);
+                for (int me = 0; me < team; me++) contract(A, M, D, N, C, N, K, M, N, scratch, me, team);
+            }
+    puts("done");
+}
+"""
 SENTINEL = 12345.0
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
@@ -87,30 +111,28 @@ class Contract:
         return flat, view
 
 
-@pytest.fixture(scope="module", params=[(name, real) for name in FLAGS for real in ("float", "double")], ids="-".join)
-def contract(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Contract:
-    name, real = request.param
+KINDS = pytest.mark.parametrize(
+    "kind", [(name, real) for name in FLAGS for real in ("float", "double")], ids="-".join, scope="module"
+)
+
+
+def build(kind: tuple[str, str], folder: Path, source: str, *flags: str) -> Path:
+    name, real = kind
     if not NEEDS[name] <= cpu_flags():
         pytest.skip(f"this machine does not run {name}")
-    folder = tmp_path_factory.mktemp("contract")
-    (folder / "wrap.c").write_text(WRAPPER)
-    flags = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
-    kind = ["-DREAL_DOUBLE"] if real == "double" else []
-    command = [
-        str(COMPILER),
-        *flags,
-        *FLAGS[name],
-        *kind,
-        "-fPIC",
-        "-shared",
-        f"-I{KERNELS}",
-        "wrap.c",
-        "-o",
-        "wrap.so",
-    ]
+    (folder / "wrap.c").write_text(source)
+    flags = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", *flags)
+    define = ["-DREAL_DOUBLE"] if real == "double" else []
+    command = [str(COMPILER), *flags, *FLAGS[name], *define, f"-I{KERNELS}", "wrap.c", "-o", "wrap", "-lm"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return Contract(folder / "wrap.so", np.float64 if real == "double" else np.float32)
+    return folder / "wrap"
+
+
+@pytest.fixture(scope="module")
+def contract(kind: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Contract:
+    library = build(kind, tmp_path_factory.mktemp("contract"), WRAPPER, "-fPIC", "-shared")
+    return Contract(library, np.float64 if kind[1] == "double" else np.float32)
 
 
 def draw(contract: Contract, K: int, M: int, N: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -134,6 +156,7 @@ SIZES = [
 ]
 
 
+@KINDS
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("team", [1, 2, 3])
 def test_sum(contract: Contract, size: tuple[int, int, int], team: int) -> None:
@@ -141,6 +164,7 @@ def test_sum(contract: Contract, size: tuple[int, int, int], team: int) -> None:
     check(contract, A, D, contract(A, D, team=team))
 
 
+@KINDS
 @settings(max_examples=150, deadline=None, database=None, derandomize=True)
 @given(
     K=st.integers(1, 900),
@@ -157,6 +181,7 @@ def test_sum_of_any_shape(
     check(contract, A, D, contract(A, D, gaps, team, shift))
 
 
+@KINDS
 @pytest.mark.parametrize("size", [(900, 31, 200), (900, 200, 5), (5000, 1, 130), (300, 700, 100)], ids=str)
 def test_same_bits_for_any_team_and_alignment(contract: Contract, size: tuple[int, int, int]) -> None:
     A, D = draw(contract, *size)
@@ -165,6 +190,7 @@ def test_same_bits_for_any_team_and_alignment(contract: Contract, size: tuple[in
         np.testing.assert_array_equal(alone, contract(A, D, gaps=(team, 1, 3), team=team, shift=team))
 
 
+@KINDS
 @pytest.mark.parametrize("size", [(1, 1, 1), (400, 8, 70), (400, 70, 8), (900, 1, 33), (33, 90, 1)], ids=str)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_not_a_number_goes_where_a_plain_sum_takes_it(
@@ -183,6 +209,15 @@ def test_not_a_number_goes_where_a_plain_sum_takes_it(
     assert np.all(np.isfinite(result[finite]))
 
 
+@KINDS
 def test_nothing_to_sum_is_zero(contract: Contract) -> None:
     result = contract(np.zeros((0, 7), contract.dtype), np.zeros((0, 40), contract.dtype), team=2)
     np.testing.assert_array_equal(result, np.zeros((7, 40)))
+
+
+@KINDS
+def test_touches_nothing_outside(kind: tuple[str, str], tmp_path: Path) -> None:
+    program = build(kind, tmp_path, FENCE)
+    sizes = [str(side) for size in SIZES for side in size]
+    done = subprocess.run([str(program), *sizes], capture_output=True, text=True)
+    assert done.stdout == "done\n", f"exit status {done.returncode}"

@@ -22,7 +22,8 @@
 #define CONTRACT_COLS (CONTRACT_VECS * VL)
 #define CONTRACT_DEPTH 384             // most k in a block
 #define CONTRACT_BLOCK (640L * 1024)   // bytes of packed A: it shares a second-level cache of 1 MiB with a panel of D
-#define CONTRACT_SHALLOW (96L * 1024)  // bytes of D in a block when its rows are too few to hide the memory's delay
+#define CONTRACT_SHALLOW (32L * 1024)  // bytes of D in a block that one strip of A reads: nearly in memory's order
+#define CONTRACT_CHUNK 8               // rows of A packed at a time
 
 static inline long contract_min(long a, long b) { return a < b ? a : b; }
 static inline long contract_max(long a, long b) { return a > b ? a : b; }
@@ -43,44 +44,68 @@ static inline long contract_up(long a, long b) { return (a + b - 1) / b; }
         if (vecs > 3) c##i##3 += x * d3;  \
     }
 
-#define CONTRACT_KEEP(i)                                       \
-    if (i < rows) {                                            \
-        contract_keep(c + i * ldc, c##i##0, first);            \
+#define CONTRACT_KEEP(i)                                                    \
+    if (i < rows) {                                                         \
+        contract_keep(c + i * ldc, c##i##0, first);                         \
         if (vecs > 1) contract_keep(c + i * ldc + VL, c##i##1, first);      \
         if (vecs > 2) contract_keep(c + i * ldc + 2 * VL, c##i##2, first);  \
         if (vecs > 3) contract_keep(c + i * ldc + 3 * VL, c##i##3, first);  \
     }
 
+typedef struct {
+    long depth;
+    const real *a, *d;
+    long lda, ldd;
+    real *pack;        // where the tile that packs puts D
+    const real *next;  // what to fetch into the cache, one line a step, `skip` apart
+    long skip;
+    real *c;
+    long ldc;
+    int first;  // block of k: C is written, not added to
+} contract_args;
+
 static inline void contract_keep(real *c, vec sum, int first) { v_store(c, first ? sum : v_load(c) + sum); }
 
-// One tile over one block of k. `rows` and `vecs` are constants where this is inlined; the accumulators have names
-// because compilers keep an array of them in memory.
-static inline __attribute__((always_inline)) void contract_tile(const int rows, const int vecs, long depth,
-                                                                const real *a, long lda, const real *d, long ldd,
-                                                                real *c, long ldc, int first) {
+// One tile over one block of k. `rows`, `vecs` and `packs` are constants where this is inlined; the accumulators have
+// names because compilers keep an array of them in memory. The first tile of a panel may pack D for those below it, to
+// `pack`. Each step fetches what a later panel will read, from `next`, into the cache (a prefetch never faults).
+static inline __attribute__((always_inline)) void contract_tile(const int rows, const int vecs, const int packs,
+                                                                const contract_args *t) {
+    const long depth = t->depth, lda = t->lda, ldd = t->ldd, skip = t->skip, ldc = t->ldc;
+    const real *a = t->a, *d = t->d, *next = t->next;
+    real *c = t->c, *pack = t->pack;
+    const int first = t->first;
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < vecs; v++) __builtin_prefetch(c + i * ldc + v * VL, 1);
     CONTRACT_EACH_ROW(CONTRACT_ZERO)
-    for (long k = 0; k < depth; k++, a += lda, d += ldd) {
+#pragma GCC unroll 2
+    for (long k = 0; k < depth; k++, a += lda, d += ldd, next += skip) {
         const vec d0 = v_load(d);
         const vec d1 = vecs > 1 ? v_load(d + VL) : d0;
         const vec d2 = vecs > 2 ? v_load(d + 2 * VL) : d0;
         const vec d3 = vecs > 3 ? v_load(d + 3 * VL) : d0;
+        __builtin_prefetch(next);
+        if (packs) {
+            v_store(pack, d0);
+            if (vecs > 1) v_store(pack + VL, d1);
+            if (vecs > 2) v_store(pack + 2 * VL, d2);
+            if (vecs > 3) v_store(pack + 3 * VL, d3);
+            pack += vecs * VL;
+        }
         CONTRACT_EACH_ROW(CONTRACT_STEP)
         (void)d1, (void)d2, (void)d3;
     }
     CONTRACT_EACH_ROW(CONTRACT_KEEP)
 }
 
-typedef void contract_fn(long depth, const real *a, long lda, const real *d, long ldd, real *c, long ldc, int first);
+typedef void contract_fn(const contract_args *t);
 
-#define CONTRACT_FN(rows, vecs)                                                                                     \
-    static void contract_##rows##x##vecs(long depth, const real *a, long lda, const real *d, long ldd, real *c,     \
-                                         long ldc, int first) {                                                     \
-        contract_tile(rows, vecs, depth, a, lda, d, ldd, c, ldc, first);                                            \
-    }
-#define CONTRACT_FNS(vecs)                                                                                          \
-    CONTRACT_FN(1, vecs) CONTRACT_FN(2, vecs) CONTRACT_FN(3, vecs)                                                  \
+#define CONTRACT_FN(rows, vecs) \
+    static void contract_##rows##x##vecs(const contract_args *t) { contract_tile(rows, vecs, 0, t); }
+#define CONTRACT_FNS(vecs)                                          \
+    CONTRACT_FN(1, vecs) CONTRACT_FN(2, vecs) CONTRACT_FN(3, vecs)  \
     CONTRACT_FN(4, vecs) CONTRACT_FN(5, vecs) CONTRACT_FN(6, vecs)
-#define CONTRACT_NAMES(vecs)                                                                                        \
+#define CONTRACT_NAMES(vecs) \
     { contract_1x##vecs, contract_2x##vecs, contract_3x##vecs, contract_4x##vecs, contract_5x##vecs, contract_6x##vecs }
 
 CONTRACT_FNS(1)
@@ -89,6 +114,7 @@ CONTRACT_FNS(2)
 CONTRACT_FNS(3)
 CONTRACT_FNS(4)
 #endif
+static void contract_packing(const contract_args *t) { contract_tile(CONTRACT_ROWS, CONTRACT_VECS, 1, t); }
 
 static contract_fn *const contract_fns[CONTRACT_VECS][CONTRACT_ROWS] = {
     CONTRACT_NAMES(1),
@@ -101,18 +127,24 @@ static contract_fn *const contract_fns[CONTRACT_VECS][CONTRACT_ROWS] = {
 
 // ---- packing --------------------------------------------------------------------------------------------------------
 
-// A's columns in strips of 6 (the last may be narrower), each strip [k][its rows]. No padding anywhere.
+static inline void contract_copy(real *to, const real *from, int height) {
+    if (height == CONTRACT_ROWS)  // unrolled
+        for (int i = 0; i < CONTRACT_ROWS; i++) to[i] = from[i];
+    else
+        for (int i = 0; i < height; i++) to[i] = from[i];
+}
+
+// A's columns in strips of 6 (the last may be narrower), each strip [k][its rows]. No padding anywhere. A few rows of A
+// at a time, for all strips: whole rows are what the memory reads well.
 static void contract_pack_a(real *to, const real *a, long lda, long depth, long rows) {
-    for (long m = 0; m < rows; m += CONTRACT_ROWS) {
-        const int height = (int)contract_min(CONTRACT_ROWS, rows - m);
-        const real *from = a + m;
-        if (height == CONTRACT_ROWS) {
-            for (long k = 0; k < depth; k++, from += lda, to += CONTRACT_ROWS)
-                for (int i = 0; i < CONTRACT_ROWS; i++) to[i] = from[i];
-        } else {
-            for (long k = 0; k < depth; k++, from += lda, to += height)
-                for (int i = 0; i < height; i++) to[i] = from[i];
+    for (long k = 0; k < depth; k += CONTRACT_CHUNK) {
+        const real *end = a + contract_min(CONTRACT_CHUNK, depth - k) * lda;
+        for (long m = 0; m < rows; m += CONTRACT_ROWS) {
+            const int height = (int)contract_min(CONTRACT_ROWS, rows - m);
+            real *strip = to + m * depth + k * height;
+            for (const real *from = a + m; from < end; from += lda, strip += height) contract_copy(strip, from, height);
         }
+        a = end;
     }
 }
 
@@ -147,7 +179,8 @@ static int contract_exchange(long M, long N) {
 static long contract_depth(long K, long M, long N) {
     long most = CONTRACT_BLOCK / (long)sizeof(real) / contract_max(M, 1);
     most = contract_min(CONTRACT_DEPTH, contract_max(most, CONTRACT_DEPTH * 2 / 3));
-    if (M <= CONTRACT_ROWS) most = contract_min(most, contract_max(16, CONTRACT_SHALLOW / (long)sizeof(real) / contract_max(N, 1)));
+    if (M <= CONTRACT_ROWS)
+        most = contract_min(most, contract_max(16, CONTRACT_SHALLOW / (long)sizeof(real) / contract_max(N, 1)));
     const long blocks = contract_max(1, contract_up(K, most));
     return contract_up(K, blocks);
 }
@@ -177,48 +210,71 @@ static void contract_edge(const contract_job *job, const real *tile, real *c, in
         }
 }
 
-// All tiles of one panel in one block: `rows` from m, `cols` from n, `depth` from k.
-static void contract_panel(const contract_job *job, const real *a, int packed, long k, long depth, long m, long rows,
-                           long n, long cols, real *scratch) {
+// What all panels of one block share.
+typedef struct {
+    long k, depth, m, rows;
+    const real *a;
+    int packed;
+} contract_block;
+
+// All tiles of the panel with the columns n to n + cols, in one block. The last tiles fetch the next panel, one vector
+// of its columns each: all at once would be more than the cache can wait for.
+static void contract_panel(const contract_job *job, const contract_block *b, long n, long cols, const real *next,
+                           real *scratch) {
     real edge[CONTRACT_ROWS * CONTRACT_COLS] __attribute__((aligned(VB)));
-    const int vecs = (int)contract_up(cols, VL);
-    const real *d = job->D + k * job->ldd + n;
-    long ldd = job->ldd;
-    if (rows > CONTRACT_ROWS || cols % VL) {
-        contract_pack_d(scratch, d, ldd, depth, cols);
-        d = scratch;
-        ldd = vecs * VL;
+    const int vecs = (int)contract_up(cols, VL), whole = job->col == 1 && cols % VL == 0;
+    const int packs = b->rows > CONTRACT_ROWS && cols == CONTRACT_COLS;
+    contract_args t = {.depth = b->depth, .d = job->D + b->k * job->ldd + n, .ldd = job->ldd, .pack = scratch};
+    if (!packs && (b->rows > CONTRACT_ROWS || cols % VL)) {
+        contract_pack_d(scratch, t.d, t.ldd, t.depth, cols);
+        t.d = scratch;
+        t.ldd = vecs * VL;
     }
-    for (long i = 0; i < rows; i += CONTRACT_ROWS) {
-        const int height = (int)contract_min(CONTRACT_ROWS, rows - i);
-        const real *strip = packed ? a + i * depth : a + i;
-        real *c = job->C + (m + i) * job->row + n * job->col;
-        contract_fn *tile = contract_fns[vecs - 1][height - 1];
-        if (job->col == 1 && cols % VL == 0) {
-            tile(depth, strip, packed ? height : job->lda, d, ldd, c, job->row, k == 0);
-        } else {
-            tile(depth, strip, packed ? height : job->lda, d, ldd, edge, CONTRACT_COLS, 1);
-            contract_edge(job, edge, c, height, cols, k == 0);
-        }
+    for (long i = 0; i < b->rows; i += CONTRACT_ROWS) {
+        const int height = (int)contract_min(CONTRACT_ROWS, b->rows - i);
+        real *c = job->C + (b->m + i) * job->row + n * job->col;
+        t.a = b->packed ? b->a + i * b->depth : b->a + i;
+        t.lda = b->packed ? height : job->lda;
+        t.c = whole ? c : edge;
+        t.ldc = whole ? job->row : CONTRACT_COLS;
+        t.first = !whole || b->k == 0;
+        t.next = t.a, t.skip = 0;
+        const long left = (b->rows - i - 1) / CONTRACT_ROWS;
+        if (next && left < CONTRACT_VECS) t.next = next + left * VL, t.skip = job->ldd;
+        (packs && i == 0 ? contract_packing : contract_fns[vecs - 1][height - 1])(&t);
+        if (!whole) contract_edge(job, edge, c, height, cols, b->k == 0);
+        if (packs) t.d = scratch, t.ldd = CONTRACT_COLS;
     }
+}
+
+// The panel worth fetching while that at n is computed, or none. If one strip of A is all there is, memory is read
+// nearly in its order, and asking for it only disturbs.
+static const real *contract_next(const contract_job *job, const contract_block *b, long n, long n0, long n1) {
+    if (b->rows <= CONTRACT_ROWS) return 0;
+    if (n + CONTRACT_COLS < n1) return job->D + b->k * job->ldd + n + CONTRACT_COLS;
+    const long k = b->k + b->depth;
+    return k + b->depth <= job->K ? job->D + k * job->ldd + n0 : 0;
 }
 
 // The rows m0..m1 and columns n0..n1 of C.
 static void contract_part(const contract_job *job, long m0, long m1, long n0, long n1, real *scratch) {
-    const int packed = n1 - n0 > CONTRACT_COLS;
+    contract_block b = {.packed = n1 - n0 > CONTRACT_COLS};
     real *block = scratch + CONTRACT_COLS * job->depth;
-    for (long k = 0; k < job->K || k == 0; k += job->depth) {
-        const long depth = contract_min(job->depth, job->K - k);
-        for (long m = m0; m < m1; m += job->high) {
-            const long rows = contract_min(job->high, m1 - m);
-            const real *a = job->A + k * job->lda + m;
-            if (packed) contract_pack_a(block, a, job->lda, depth, rows);
+    do {
+        b.depth = contract_min(job->depth, job->K - b.k);
+        for (b.m = m0; b.m < m1; b.m += job->high) {
+            b.rows = contract_min(job->high, m1 - b.m);
+            b.a = job->A + b.k * job->lda + b.m;
+            if (b.packed) {
+                contract_pack_a(block, b.a, job->lda, b.depth, b.rows);
+                b.a = block;
+            }
             for (long n = n0; n < n1; n += CONTRACT_COLS)
-                contract_panel(job, packed ? block : a, packed, k, depth, m, rows, n,
-                               contract_min(CONTRACT_COLS, n1 - n), scratch);
+                contract_panel(job, &b, n, contract_min(CONTRACT_COLS, n1 - n), contract_next(job, &b, n, n0, n1),
+                               scratch);
         }
-        if (depth == 0) break;
-    }
+        b.k += b.depth;
+    } while (b.k < job->K);
 }
 
 // ---- the whole ------------------------------------------------------------------------------------------------------
@@ -241,8 +297,9 @@ static void contract(const real *A, long lda, const real *D, long ldd, real *C, 
     real *own = scratch + me * contract_scratch(K, M, N);
     own += (VB - (uintptr_t)own % VB) % VB / sizeof(real);
     const long vecs = contract_up(job.N, VL);
-    const int by_rows = contract_cost(contract_up(job.M, team), job.N) < contract_cost(job.M, contract_up(vecs, team) * VL);
-    if (by_rows)
+    const long by_rows = contract_cost(contract_up(job.M, team), job.N);
+    const long by_cols = contract_cost(job.M, contract_up(vecs, team) * VL);
+    if (by_rows < by_cols)
         contract_part(&job, job.M * me / team, job.M * (me + 1) / team, 0, job.N, own);
     else
         contract_part(&job, 0, job.M, vecs * me / team * VL, contract_min(vecs * (me + 1) / team * VL, job.N), own);

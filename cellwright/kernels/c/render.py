@@ -7,15 +7,61 @@ from dataclasses import dataclass, field
 import torch
 
 from cellwright.kernels.c.frame import TOTALS, frame
-from cellwright.kernels.c.text import equation, identifiers, number, read_label
+from cellwright.kernels.c.numbers import number
+from cellwright.program.equations import equation, identifiers, read_label
 from cellwright.program.loops import Loop, Product
 from cellwright.program.memory import computed
-from cellwright.program.program import Place, Program
+from cellwright.program.places import Place
+from cellwright.program.program import Program
 from cellwright.program.split import STAGES
 from cellwright.step.atoms import LEAVES, Read
 from cellwright.step.ops import OPS
 
 REDUCE = {"sum": ("v_sum_n", "add_of", "0"), "max": ("v_max_n", "max_of", "-INFINITY"), "min": ("v_min_n", "least_of", "INFINITY")}
+COLUMNS = """V_FN void {name}_at(const Args *arg, long step, long row, long col, const int lanes, const vec *tile, long at,
+                Range part, const int keep) {{
+    (void)step, (void)col, (void)tile, (void)at, (void)part, (void)keep;"""
+TILED = """
+static void {name}(const Args *arg, long step, Range part, const int keep) {{
+    enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
+    vec tile[{tile} * TILE_ROWS];
+{start}    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {{
+        const long count = min_of(U, VECTORS - panel * U);
+        for (long block = 0; block < blocks; block++) {{
+            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
+            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+{products}            for (long row = first; row < first + rows; row++)
+                for (long unit = 0; unit < count; unit++) {{
+                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
+                    if (col + VL <= W) {name}_at(arg, step, row, col, VL, tile, at, part, keep);
+                    else {name}_at(arg, step, row, col, W % VL, tile, at, part, keep);
+                }}
+        }}
+    }}
+}}
+"""
+PLAIN = """
+static void {name}(const Args *arg, long step, Range part, const int keep) {{
+    enum {{ W = {width}, VECTORS = (W + VL - 1) / VL }};
+{start}    const long start = VECTORS * part.me / part.team, stop = VECTORS * (part.me + 1) / part.team;
+    for (long row = part.b0; row < part.b1; row++)
+        for (long col = start * VL; col < stop * VL; col += VL) {{
+            if (col + VL <= W) {name}_at(arg, step, row, col, VL, 0, 0, part, keep);
+            else {name}_at(arg, step, row, col, W % VL, 0, 0, part, keep);
+        }}
+}}
+"""
+SCAN = """// {made} = cumsum({read}), row by row: rows are split over the threads, columns never.
+static void {name}(const Args *arg, long step, Range part, const int keep) {{
+    (void)keep, (void)step;
+    const long rows = part.b1 - part.b0;
+    for (long row = part.b0 + rows * part.me / part.team; row < part.b0 + rows * (part.me + 1) / part.team; row++) {{
+        real sum = 0;
+        long to = 0;
+{lines}    }}
+}}
+"""
 UNITS = {1: 4, 2: 2, 3: 4, 5: 4, 6: 2, 7: 4}  # vectors of columns in a panel, by slots: so that tiles come out full
 
 
@@ -93,53 +139,18 @@ class _Renderer:
 
     def loop(self, stage: str, place: int, loop: Loop) -> str:
         name = f"{stage}_{place}"
-        body = self.body(stage, place, loop, name)
-        units = self.units[stage, place]
-        lines = [f"static void {name}(const Args *a, long t, Range r, const int keep) {{", "    (void)keep;"]
-        lines += self.initial_reductions(loop)
-        width = loop.width
-        if loop.products:
-            vectors = sum(len(product.slots) for product in loop.products) * units
-            lines += [
-                f"    enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};",
-                f"    vec s[{vectors} * TILE_ROWS];",
-                "    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(r.b1 - r.b0, TILE_ROWS);",
-                "    for (long p = panels * r.me / r.team; p < panels * (r.me + 1) / r.team; p++) {",
-                "        const long count = min_of(U, VECTORS - p * U);",
-                "        for (long k = 0; k < blocks; k++) {",
-                "            const long b0 = r.b0 + (r.b1 - r.b0) * k / blocks;",
-                "            const long rows = r.b0 + (r.b1 - r.b0) * (k + 1) / blocks - b0;",
-                *self.products(stage, place, loop),
-                "            for (long q = 0; q < rows; q++)",
-                "                for (long u = 0; u < count; u++) {",
-                "                    const long j = (p * U + u) * VL;",
-                f"                    if (j + VL <= W) {name}_body(a, t, b0 + q, j, VL, s, q, u, count, r, keep);",
-                f"                    else {name}_body(a, t, b0 + q, j, W % VL, s, q, u, count, r, keep);" if width else "",
-                "                }",
-                "        }",
-                "    }",
-                "}",
-            ]
-        else:
-            lines += [
-                f"    enum {{ W = {width}, VECTORS = (W + VL - 1) / VL }};",
-                "    const long v0 = VECTORS * r.me / r.team, v1 = VECTORS * (r.me + 1) / r.team;",
-                "    for (long b = r.b0; b < r.b1; b++)",
-                "        for (long v = v0; v < v1; v++) {",
-                "            const long j = v * VL;",
-                f"            if (j + VL <= W) {name}_body(a, t, b, j, VL, 0, 0, 0, 0, r, keep);",
-                f"            else {name}_body(a, t, b, j, W % VL, 0, 0, 0, 0, r, keep);",
-                "        }",
-                "}",
-            ]
-        return body + "\n" + "\n".join(line for line in lines if line) + "\n"
+        fill = {"name": name, "width": loop.width, "units": self.units[stage, place]}
+        fill["tile"] = sum(len(product.slots) for product in loop.products) * self.units[stage, place]
+        fill["start"] = "".join(self.initial_reductions(loop))
+        fill["products"] = "".join(self.products(stage, place, loop))
+        return self.columns(stage, place, loop, name) + (TILED if loop.products else PLAIN).format(**fill)
 
     def initial_reductions(self, loop: Loop) -> list[str]:
         lines = []
         for atom in loop.reductions:
             start = REDUCE[self.graph.atoms[atom].op][2]
-            where = f"a->reductions[({self.reductions.index(atom)} * a->parts + r.me) * a->rows + b + r.shift]"
-            lines.append(f"    for (long b = r.b0; b < r.b1; b++) {where} = {start};")
+            where = f"arg->reductions[({self.reductions.index(atom)} * arg->parts + part.me) * arg->rows + row + part.shift]"
+            lines.append(f"    for (long row = part.b0; row < part.b1; row++) {where} = {start};\n")
         return lines
 
     def products(self, stage: str, place: int, loop: Loop) -> list[str]:
@@ -147,24 +158,18 @@ class _Renderer:
         for number_, product in enumerate(loop.products):
             total = sum(arg.width for arg in product.inputs)
             slots = len(product.slots)
-            pack = f"a->p_{stage}_{place}_{number_} + p * U * {slots * total} * VL"
+            pack = f"arg->p_{stage}_{place}_{number_} + panel * U * {slots * total} * VL"
             before = 0
             for term, arg in enumerate(product.inputs):
-                row, stride = self.row(stage, arg, "b0")
+                row, stride = self.row(stage, arg, "first")
                 call = f"multiply(rows, count * {slots}, {row}, {stride}, {pack} + {before} * count * {slots} * VL, "
-                lines.append(f"            {call}{arg.width}, s + {first}, {int(term == 0)});")
+                lines.append(f"            {call}{arg.width}, tile + {first}, {int(term == 0)});\n")
                 before += arg.width
             first += f" + {slots} * U * TILE_ROWS"
         return lines
 
-    def body(self, stage: str, place: int, loop: Loop, name: str) -> str:
-        header = (
-            f"V_FN void {name}_body(const Args *a, long t, long b, long j, const int n, const vec *s, long q, "
-            "long u,\n        long count, Range r, const int keep) {"
-        )
-        lines = [header, "    (void)t, (void)s, (void)q, (void)u, (void)count, (void)r, (void)keep, (void)j;"]
-        lines.append("    const long i = t * a->B + b;  // row of the sequence")
-        lines.append("    (void)i;")
+    def columns(self, stage: str, place: int, loop: Loop, name: str) -> str:
+        lines = [COLUMNS.format(name=name)]
         known: set[int] = set()
         first = "0"
         for product in loop.products:
@@ -181,35 +186,35 @@ class _Renderer:
             lines += self.reduce(stage, atom, loop, known)
         for atom in computed(loop):
             lines += self.stores(stage, atom)
-        return "\n".join([*lines, "}"])
+        return "\n".join([*lines, "}\n"])
 
     def slots(self, product: Product, first: str) -> list[str]:
         count = len(product.slots)
         lines = []
         for slot, atom in enumerate(product.slots):
-            lines.append(f"    const vec {self.names[atom]} = s[{first} + (q * count + u) * {count} + {slot}];")
+            lines.append(f"    const vec {self.names[atom]} = tile[{first} + at * {count} + {slot}];")
         return lines
 
     def reduce(self, stage: str, atom: int, loop: Loop, known: set[int]) -> list[str]:
         over, both, _ = REDUCE[self.graph.atoms[atom].op]
-        where = f"a->reductions[({self.reductions.index(atom)} * a->parts + r.me) * a->rows + b + r.shift]"
+        where = f"arg->reductions[({self.reductions.index(atom)} * arg->parts + part.me) * arg->rows + row + part.shift]"
         lines = []
         for arg in self.graph.atoms[atom].args:
             value = self.operand(stage, arg, loop, known, False)
-            lines.append(f"    {where} = {both}({where}, {over}({value}, n));")
+            lines.append(f"    {where} = {both}({where}, {over}({value}, lanes));")
         return lines
 
     def stores(self, stage: str, atom: int) -> list[str]:
         name, lines = self.names[atom], []
         if self.owner[atom] == stage:
             for home in self.program.homes.get(atom, ()):
-                lines.append(f"    {self.guard(home, atom)}v_store_n({self.address(home, 'b')} + j, {name}, n);")
+                lines.append(f"    {self.guard(home, atom)}v_store_n({self.address(home, 'row')} + col, {name}, lanes);")
             if atom in self.program.sums:
                 width = self.program.buffers["sums"].width
-                where = f"a->sums + 2 * r.thread * {width} + {self.program.sums[atom]} + j"
-                lines.append(f"    v_store_n({where}, v_load_n({where}, n) + {name}, n);")
+                where = f"arg->sums + 2 * part.thread * {width} + {self.program.sums[atom]} + col"
+                lines.append(f"    v_store_n({where}, v_load_n({where}, lanes) + {name}, lanes);")
         if atom in self.program.locals[stage]:
-            lines.append(f"    v_store_n({self.address(self.program.locals[stage][atom], 'b')} + j, {name}, n);")
+            lines.append(f"    v_store_n({self.address(self.program.locals[stage][atom], 'row')} + col, {name}, lanes);")
         return lines
 
     def guard(self, home: Place, atom: int) -> str:
@@ -227,25 +232,25 @@ class _Renderer:
             return f"v_set1({self.total(arg.atom)})"
         if arg.atom in known and (arg.atom in loop.scalars or (arg.start == 0 and arg.step == 1 and arg.width == loop.width)):
             return self.names[arg.atom]
-        pointer, _ = self.row(stage, arg, "b")
+        pointer, _ = self.row(stage, arg, "row")
         if scalar or arg.step == 0 or (atom.width == 1 and loop.width > 1):
             return f"v_set1(({pointer})[0])"
         if arg.step == 1:
-            return f"v_load_n({pointer} + j, n)"
-        return f"v_gather({pointer} + {arg.step} * j, {arg.step}, n)"
+            return f"v_load_n({pointer} + col, lanes)"
+        return f"v_gather({pointer} + {arg.step} * col, {arg.step}, lanes)"
 
     def total(self, atom: int) -> str:
-        return f"total_{self.graph.atoms[atom].op}(a, {self.reductions.index(atom)}, b + r.shift, r.team)"
+        return f"total_{self.graph.atoms[atom].op}(arg, {self.reductions.index(atom)}, row + part.shift, part.team)"
 
-    def row(self, stage: str, arg: Read, b: str) -> tuple[str, str]:
+    def row(self, stage: str, arg: Read, row: str) -> tuple[str, str]:
         """A pointer to the first column that a read takes in row b, and the distance between rows."""
         atom = self.graph.atoms[arg.atom]
         if atom.op == "weight":
             value, dims = atom.detail
-            return f"a->w{value}{''.join(f'_{d}' for d in dims)} + {arg.start}", "0"
+            return f"arg->w{value}{''.join(f'_{d}' for d in dims)} + {arg.start}", "0"
         place = self.place(stage, arg.atom)
         moved = place._replace(column=place.column + arg.start)
-        return self.address(moved, b), str(self.program.buffers[place.buffer].width)
+        return self.address(moved, row), str(self.program.buffers[place.buffer].width)
 
     def place(self, stage: str, atom: int) -> Place:
         made = self.graph.atoms[atom]
@@ -260,36 +265,36 @@ class _Renderer:
         homes = self.program.homes[atom]
         return next((home for home in homes if home.buffer.startswith("state")), homes[0])
 
-    def address(self, place: Place, b: str) -> str:
+    def address(self, place: Place, row: str) -> str:
         buffer = self.program.buffers[place.buffer]
         column = f" + {place.column}" if place.column else ""
-        width, field_ = buffer.width, f"a->{place.buffer}"
+        width, field_ = buffer.width, f"arg->{place.buffer}"
         if buffer.kind == "state":
-            depth = f"a->depth{place.buffer[5:]}"
-            when = "t" if place.when == "old" else "(t + 1)"
-            return f"{field_} + ({when} % {depth} * a->B + {b}) * {width}{column}"
+            depth = f"arg->depth{place.buffer[5:]}"
+            when = "step" if place.when == "old" else "(step + 1)"
+            return f"{field_} + ({when} % {depth} * arg->B + {row}) * {width}{column}"
         if buffer.kind == "carry":
-            parity = "(t & 1)" if place.when == "old" else "(~t & 1)"
-            return f"{field_} + ({parity} * a->B + {b}) * {width}{column}"
+            parity = "(step & 1)" if place.when == "old" else "(~step & 1)"
+            return f"{field_} + ({parity} * arg->B + {row}) * {width}{column}"
         if buffer.kind == "local":
-            return f"{field_} + ({b} + r.shift) * {width}{column}"
-        return f"{field_} + (t * a->B + {b}) * {width}{column}"
+            return f"{field_} + ({row} + part.shift) * {width}{column}"
+        return f"{field_} + (step * arg->B + {row}) * {width}{column}"
 
     def scan(self, stage: str, place: int, loop: Loop) -> str:
         """A running sum over the columns of a row: rows are split, never columns."""
         atom = loop.atoms[0]
-        lines = [f"// {self.names[atom]} = cumsum({', '.join(read_label(self.graph, a, self.names) for a in self.graph.atoms[atom].args)})"]
-        lines += [f"static void {stage}_{place}(const Args *a, long t, Range r, const int keep) {{", "    (void)keep;"]
-        lines += ["    const long first = r.b0 + (r.b1 - r.b0) * r.me / r.team, last = r.b0 + (r.b1 - r.b0) * (r.me + 1) / r.team;"]
-        lines += ["    for (long b = first; b < last; b++) {", "        real sum = 0;", "        long to = 0;"]
+        args = self.graph.atoms[atom].args
         targets = [("", self.program.locals[stage][atom])] if atom in self.program.locals[stage] else []
         homes = self.program.homes.get(atom, ()) if self.owner[atom] == stage else ()
         targets += [(self.guard(home, atom), home) for home in homes]
-        writes = " ".join(f"{guard}({self.address(target, 'b')})[to] = sum;" for guard, target in targets)
-        for arg in self.graph.atoms[atom].args:
-            pointer, _ = self.row(stage, arg, "b")
-            lines.append(f"        for (long j = 0; j < {arg.width}; j++, to++) {{ sum += ({pointer})[{arg.step} * j]; {writes} }}")
-        return "\n".join([*lines, "    }", "}"]) + "\n"
+        writes = " ".join(f"{guard}({self.address(target, 'row')})[to] = sum;" for guard, target in targets)
+        lines = []
+        for arg in args:
+            from_, _ = self.row(stage, arg, "row")
+            walk = f"for (long col = 0; col < {arg.width}; col++, to++)"
+            lines.append(f"        {walk} {{ sum += ({from_})[{arg.step} * col]; {writes} }}\n")
+        labels = ", ".join(read_label(self.graph, arg, self.names) for arg in args)
+        return SCAN.format(name=f"{stage}_{place}", made=self.names[atom], read=labels, lines="".join(lines))
 
     # The whole.
 

@@ -14,7 +14,7 @@ from cellwright.kernels.c.build import load
 from cellwright.kernels.c.openmp import launch, thread_functions
 from cellwright.kernels.c.render import Source, render
 from cellwright.program import Program
-from cellwright.program.program import Part, Place
+from cellwright.program.places import Part, Place
 
 HEADERS = Path(__file__).parent
 PACK, INFER, TRAIN, BACKWARD = range(4)
@@ -143,7 +143,7 @@ class Fused:
             vector = values[value]
             for dim in dims:
                 vector = vector.select(dim, 0).unsqueeze(dim)
-            vectors[f"w{value}" + "".join(f"_{d}" for d in dims)] = vector.contiguous()
+            vectors[f"w{value}" + "".join(f"_{d}" for d in dims)] = vector.to(program.dtype).contiguous()
         whole, jobs, alive = {}, [], []
         for stage, place, number in self.code.packs:
             if not keep and stage in ("backward", "after"):

@@ -1,9 +1,8 @@
-"""Text: atoms as C expressions and as the equations in the comments above them."""
+"""Equations: atoms in words, with the names that the cell's author gave them."""
 
 from __future__ import annotations
 
 import keyword
-import math
 import re
 
 from cellwright.program.graph import Graph
@@ -13,8 +12,9 @@ from cellwright.step.ops import OPS
 
 RESERVED = set(
     "auto break case char const continue default do double else enum extern float for goto if int long register "
-    "return short signed sizeof static struct switch typedef union unsigned void volatile while a b i j n s t r "
-    "vec real keep".split()
+    "return short signed sizeof static struct switch typedef union unsigned void volatile while "
+    "inline restrict arg step row col lanes tile at part keep vec ivec real VL VB NAN INFINITY Args Range add_of "
+    "max_of least_of total_sum total_max total_min CHUNK SUMS".split()
 )
 
 
@@ -24,20 +24,11 @@ def identifiers(graph: Graph) -> dict[int, str]:
     used: set[str] = set()
     for place in range(len(graph.atoms)):
         name = re.sub(r"\W", "_", graph.names.get(place, f"v{place}"))
-        if name in RESERVED or name in used or keyword.iskeyword(name) or name.startswith(("v_", "V_")):
+        if name in RESERVED or name in used or keyword.iskeyword(name) or re.match(r"v_|V_|v\d+$", name) and place in graph.names:
             name = f"{name}_{place}"
         used.add(name)
         found[place] = name
     return found
-
-
-def number(value: float) -> str:
-    """A constant in C."""
-    if math.isnan(value):
-        return "v_set1((real)NAN)"
-    if math.isinf(value):
-        return f"v_set1((real){'-' if value < 0 else ''}INFINITY)"
-    return f"v_set1((real){value!r})"
 
 
 def equation(graph: Graph, place: int, loop: Loop, names: dict[int, str], depth: int = 0) -> str:

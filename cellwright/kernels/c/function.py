@@ -1,0 +1,108 @@
+"""Function: a compiled cell as one differentiable operation of PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cellwright.cells import Cell
+from cellwright.kernels.c.fuse import leaves_of
+from cellwright.kernels.c.run import Fused, Saved
+from cellwright.step import unroll
+
+
+class Unrolled(nn.Module):
+    """The reference loop as a module, so that its weights can be put in from outside."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        y, last = unroll(self.cell, x, state)
+        return y, *last
+
+
+class Run(torch.autograd.Function):
+    """y and the final states of a compiled cell."""
+
+    @staticmethod
+    def forward(ctx: Any, fused: Fused, cell: Cell, names: list[str], x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        states, weights = tensors[: len(fused.program.widths)], tensors[len(fused.program.widths) :]
+        leaves = _lookup(names, weights)
+        y, last, saved = fused.forward(x, states, weights_key(weights, fused), leaves, True)
+        y = _own(y)
+        ctx.fused, ctx.cell, ctx.names, ctx.saved = fused, cell, names, saved
+        ctx.save_for_backward(x, *tensors, y)
+        ctx.set_materialize_grads(False)
+        return y, *(one.clone() for one in last)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *dlast: Tensor | None) -> tuple[Any, ...]:
+        x, *tensors, _ = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (None, None, None, *_differentiable(ctx, x, tensors, dy, dlast))
+        fused: Fused = ctx.fused
+        count = len(fused.program.widths)
+        states, weights = tensors[:count], tensors[count:]
+        leaves = _lookup(ctx.names, weights)
+        saved: Saved | None = ctx.saved
+        if saved is None:  # a second backward through the same graph: what was kept has been used up
+            saved = fused.forward(x, tuple(states), weights_key(weights, fused), leaves, True)[2]
+        ctx.saved = None
+        wanted = [name for name, need in zip(ctx.names, ctx.needs_input_grad[4 + count :], strict=True) if need]
+        dx, dstates, found = fused.backward(saved, dy, list(dlast), leaves, wanted)
+        needs = ctx.needs_input_grad[4 : 4 + count]
+        return (
+            *(None, None, None, dx if ctx.needs_input_grad[3] else None),
+            *(one if need else None for one, need in zip(dstates, needs, strict=True)),
+            *(found.get(name) for name in ctx.names),
+        )
+
+
+def run_fused(fused: Fused, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """y (T, B, O) and the final states, differentiable where anything asks for it."""
+    leaves = leaves_of(cell)
+    names, weights = list(leaves), list(leaves.values())
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights)):
+        y, *last = Run.apply(fused, cell, names, x, *state, *weights)  # type: ignore[no-untyped-call]
+        return y, tuple(last)
+    y, ends, _ = fused.forward(x, state, weights_key(weights, fused), _lookup(names, weights), False)
+    return _own(y), tuple(one.clone() for one in ends)
+
+
+def weights_key(weights: Any, fused: Fused) -> tuple[Any, ...]:
+    """A value that changes whenever a weight does, in place or not."""
+    constants = [entry.leaf for entry in fused.program.tape.entries if isinstance(entry.leaf, Tensor)]
+    if any(tensor.is_inference() for tensor in (*weights, *constants)):
+        return (object(),)  # these do not count their changes: never equal to a key before
+    return tuple((tensor.data_ptr(), tensor._version) for tensor in (*weights, *constants))
+
+
+def _own(y: Tensor) -> Tensor:
+    """The same memory as a tensor that is no view, as PyTorch wants what an operation returns."""
+    place = (y.storage_offset(), y.size(), y.stride())
+    return torch.empty(0, dtype=y.dtype).set_(y.untyped_storage(), *place)  # type: ignore[call-overload, no-any-return]
+
+
+def _lookup(names: list[str], weights: Any) -> Any:
+    known = dict(zip(names, weights, strict=True))
+    return lambda name: known[name] if isinstance(name, str) else name
+
+
+def _differentiable(
+    ctx: Any, x: Tensor, tensors: list[Tensor], dy: Tensor | None, dlast: tuple[Tensor | None, ...]
+) -> tuple[Tensor | None, ...]:
+    """The gradients by the reference loop, so that they can be differentiated again."""
+    count = len(ctx.fused.program.widths)
+    given = {f"cell.{name}": tensor for name, tensor in zip(ctx.names, tensors[count:], strict=True)}
+    outputs = torch.func.functional_call(Unrolled(ctx.cell), given, (x, tuple(tensors[:count])))
+    pairs = [(o, g) for o, g in zip(outputs, (dy, *dlast), strict=True) if g is not None and o.requires_grad]
+    needs = ctx.needs_input_grad[3:]
+    inputs = [tensor for tensor, need in zip((x, *tensors), needs, strict=True) if need]
+    grads = iter(
+        torch.autograd.grad([o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True)
+    )
+    return tuple(next(grads) if need else None for need in needs)
