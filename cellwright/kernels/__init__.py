@@ -3,3 +3,4 @@
 from cellwright.kernels.choose import BACKENDS as BACKENDS
 from cellwright.kernels.choose import Choice as Choice
 from cellwright.kernels.choose import choose as choose
+from cellwright.kernels.choose import run_cell as run_cell

@@ -5,16 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
 from cellwright.kernels.c.compiler import find_compiler
 from cellwright.kernels.c.function import run_fused
 from cellwright.kernels.c.fuse import Entry, fuse
+from cellwright.kernels.c.operator import name_of, run_operator
 from cellwright.kernels.torch_nn import run_torch, standard_form
 from cellwright.step import unroll
 
@@ -70,6 +74,74 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
     if standard_form(cell) is not None:
         return _torch(cell, f"{entry.reason}; {_name(cell)} is exactly a cell of torch.nn")
     return Choice("eager", unroll, f"{entry.reason}: the equations run step by step")
+
+
+def run_cell(
+    cell: Cell, backend: str, x: Tensor, state: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run a cell over a sequence on the backend for it, also where torch.compile or torch.export traces.
+
+    Args:
+        cell: the cell.
+        backend: as for `choose`.
+        x: inputs (T, B, I).
+        state: the states before the first step, each (B, H).
+
+    Returns:
+        The outputs y (T, B, O) and the states after the last step, each (B, H).
+    """
+    if not traced(x):
+        return choose(cell, backend, x).run(cell, x, state)
+    needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
+    found, name = _choose_traced(cell, backend, x.dtype, x.device.type, needs_x, *_settings(cell))
+    if found == "c":
+        return run_operator(name, cell, x, state)
+    return (run_torch if found == "torch" else unroll)(cell, x, state)
+
+
+def traced(x: Tensor) -> bool:
+    """Whether x has no values of its own: operations on it only become nodes of a graph."""
+    return torch.compiler.is_compiling() or isinstance(x, (FakeTensor, FunctionalTensor))
+
+
+def _settings(cell: Cell) -> list[Any]:
+    """What a step may read from its module besides tensors: torch.compile guards what is looked at here."""
+    found = []
+    for path, key, number in _names_of_settings(cell):
+        part = cell
+        for name in path:
+            part = getattr(part, name)
+        value = getattr(part, key)
+        if number is None:
+            found.append(value)
+        elif value != number:  # never; but a number that has changed before is known only by its comparisons
+            raise AssertionError
+    return found
+
+
+def _names_of_settings(cell: Cell) -> tuple[tuple[tuple[str, ...], str, float | None], ...]:
+    return tuple(
+        (tuple(path.split(".")) if path else (), key, value if isinstance(value, float) else None)
+        for path, module in cell.named_modules()
+        for key, value in sorted(vars(module).items())
+        if not key.startswith("_") and not isinstance(value, Tensor)
+    )
+
+
+def _choose_traced(
+    cell: Cell, backend: str, dtype: torch.dtype, device: str, needs_x: bool, *settings: Any
+) -> tuple[str, str]:
+    """The backend for a cell that is being traced, and the name that operators know it by."""
+    with _disable_current_modes():
+        like = torch.empty(0, dtype=dtype, device=device, requires_grad=needs_x)
+        choice = choose(cell, backend, like)
+        fused = None if choice.entry is None else choice.entry.fused
+        return choice.backend, "" if fused is None else name_of(fused, cell)
+
+
+# What torch.compiler.assume_constant_result does; that function imports all of torch._dynamo, a second or more.
+_names_of_settings._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_choose_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def transformed(like: Tensor) -> bool:

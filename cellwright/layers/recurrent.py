@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cellwright.cells import Cell, adapt
 from cellwright.errors import CellError, SettingError, ShapeError
-from cellwright.kernels import Choice, choose
+from cellwright.kernels import Choice, choose, run_cell
 from cellwright.layers.dropout import Dropout
 
 State = tuple[Tensor, ...]
@@ -145,7 +145,7 @@ class Recurrent(nn.Module):
             cell = self.cells[place]
             assert isinstance(cell, Cell)
             ordered = x.flip(0) if direction else x
-            y, state = choose(cell, self.backend, x).run(cell, ordered, first[place])
+            y, state = run_cell(cell, self.backend, ordered, first[place])
             outputs.append(y.flip(0) if direction else y)
             last.append(state)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)), last

@@ -12,6 +12,7 @@ from cellwright.step.capture import Step
 from cellwright.step.ops import OPS
 from cellwright.step.trace import Refused
 
+SMALL = 32  # columns of x in a product that is done in the loop
 MOST_PIECES = 64  # of one atom: beyond this, columns are shifted against each other rather than cut
 X, STATE, GRAD = 1, 2, 4  # what a value depends on
 
@@ -246,6 +247,13 @@ def _moved(refs: Refs, moved: list[int]) -> Refs:
     return (np.array(moved, dtype=np.int64)[refs >> COLUMN_BITS] << COLUMN_BITS) | columns
 
 
+def is_small_product(graph: Graph, atom: int) -> bool:
+    """A product of few columns of x: done in the loop, where its sums are in registers anyway."""
+    made = graph.atoms[atom]
+    inputs = made.op == "mm" and all(graph.atoms[arg.atom].op == "x" for arg in made.args)
+    return inputs and sum(arg.width for arg in made.args) <= max(SMALL, made.width // 4)
+
+
 def join_products(graph: Graph) -> Graph:
     """With sums of products made one product of several terms, where all depend on the same."""
     depends = graph.depends()
@@ -260,7 +268,8 @@ def join_products(graph: Graph) -> Graph:
             continue
         a, b = (graph.atoms[arg.atom] for arg in atom.args)
         alone = all(uses[arg.atom] == 1 for arg in atom.args) and atom.args[0] != atom.args[1]
-        same = depends[atom.args[0].atom] & 6 == depends[atom.args[1].atom] & 6
+        kinds = {depends[arg.atom] & 6 for arg in atom.args if not is_small_product(graph, arg.atom)}
+        same = len(kinds) <= 1
         if a.op == b.op == "mm" and alone and same:
             graph.atoms[place] = Atom("mm", atom.width, a.args + b.args, a.detail + b.detail)
     return graph

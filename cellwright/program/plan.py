@@ -99,7 +99,7 @@ def _claim(graph: Graph, name: str, taken: dict[int, list[Place]]) -> None:
         whole = part.start == 0 and part.step == 1 and part.width == graph.atoms[atom].width
         if not whole or graph.atoms[atom].op in (*LEAVES, "mm", "cumsum") or atom in taken:
             atom = graph.add(Atom("copy", part.width, (part,)), graph.wheres[atom], graph.names.get(atom, ""))
-        taken.setdefault(atom, []).append(Place(name, column, "new" if name.startswith("state") else ""))
+        taken.setdefault(atom, []).append(Place(name, column, "new" if name.startswith(("state", "dstate")) else ""))
         refs.append(graph.refs(atom))
         column += part.width
     graph.outputs[name] = np.concatenate(refs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cellwright.program.graph import GRAD, STATE, Graph, is_elementwise
+from cellwright.program.graph import GRAD, STATE, Graph, is_elementwise, is_small_product
 from cellwright.step.atoms import LEAVES
 from cellwright.step.ops import OPS
 
@@ -90,13 +90,16 @@ def _keep(graph: Graph, depends: list[int], states: set[int], found: Split) -> N
             found.kept.add(atom)
 
 
-def _again(graph: Graph, atom: int, memory: set[int], states: set[int] = frozenset()) -> bool:  # type: ignore[assignment]
-    """Whether an atom is had from memory by cheap arithmetic, or from a state by any one operation."""
+def _again(graph: Graph, atom: int, memory: set[int], states: set[int] | None = None) -> bool:
+    """Whether an atom is had from memory by cheap arithmetic; backward (given states) also from a state by any one
+    operation, forward also by a small product."""
     made = graph.atoms[atom]
     if atom in memory or made.op in LEAVES:
         return True
+    if is_small_product(graph, atom):
+        return states is None
     if not is_elementwise(made):
         return False
     if OPS[made.op].costly:
-        return all(arg.atom in states or graph.atoms[arg.atom].op in LEAVES for arg in made.args)
+        return all(arg.atom in (states or ()) or graph.atoms[arg.atom].op in LEAVES for arg in made.args)
     return all(_again(graph, arg.atom, memory, states) for arg in made.args)

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from cellwright.cells import Cell
@@ -79,8 +81,8 @@ def _trace(cell: Cell, dtype: torch.dtype, batch: int) -> Step:
 
     states = [rows(state.shape[1]) for state in cell.initial_state(1)]
     x = rows(cell.input_size)
-    given = {name: tensor.detach().clone() for name, tensor in cell.named_parameters()}
-    fixed = {name: tensor.detach().clone() for name, tensor in cell.named_buffers()}
+    given = {name: _copy(tensor) for name, tensor in cell.named_parameters()}
+    fixed = {name: _copy(tensor) for name, tensor in cell.named_buffers()}
     trace.add_rows(x, "x", 0)
     for place, state in enumerate(states):
         trace.add_rows(state, "state", place)
@@ -126,6 +128,13 @@ def _trace(cell: Cell, dtype: torch.dtype, batch: int) -> Step:
         cell.input_size,
         dtype,
     )
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A weight to trace with; any of its shape where torch.export holds back the values: they decide nothing."""
+    if isinstance(tensor, (FakeTensor, FunctionalTensor)):
+        return torch.rand(tuple(tensor.shape)).to(tensor.dtype)
+    return tensor.detach().clone()
 
 
 def _tangent(trace: Trace, op: str, detail: int, tensor: Tensor) -> Tensor:

@@ -33,9 +33,11 @@ class Tape:
     """Recorded operations on parameters, and on what was summed over all rows and steps."""
 
     entries: list[Entry] = field(default_factory=list)
+    inputs: list[list[int]] = field(default_factory=list)  # of every entry, the values it reads
 
     def add(self, entry: Entry) -> int:
         self.entries.append(entry)
+        self.inputs.append(_inputs(entry))
         return len(self.entries) - 1
 
     def replay(self, wanted: Iterable[int], leaves: Callable[[Any], Tensor]) -> dict[int, Tensor]:
@@ -47,8 +49,8 @@ class Tape:
             if entry.function is None:
                 values[number] = leaves(entry.leaf)
                 continue
-            args, kwargs = tree_map_only(Value, lambda value: values[value.number], (entry.args, entry.kwargs))
-            result = entry.function(*args, **kwargs)
+            kwargs = {key: _filled(value, values) for key, value in entry.kwargs.items()}
+            result = entry.function(*(_filled(arg, values) for arg in entry.args), **kwargs)
             values[number] = result if entry.part is None else result[entry.part]
         return values
 
@@ -60,11 +62,17 @@ class Tape:
             number = stack.pop()
             if number not in needed:
                 needed.add(number)
-                stack += self.inputs(number)
+                stack += self.inputs[number]
         return needed
 
-    def inputs(self, number: int) -> list[int]:
-        found: list[int] = []
-        entry = self.entries[number]
-        tree_map_only(Value, lambda value: found.append(value.number), (entry.args, entry.kwargs))
-        return found
+
+def _inputs(entry: Entry) -> list[int]:
+    found: list[int] = []
+    tree_map_only(Value, lambda value: found.append(value.number), (entry.args, entry.kwargs))
+    return found
+
+
+def _filled(arg: Any, values: dict[int, Any]) -> Any:
+    if isinstance(arg, Value):
+        return values[arg.number]
+    return [_filled(one, values) for one in arg] if isinstance(arg, (list, tuple)) else arg

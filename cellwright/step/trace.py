@@ -319,7 +319,7 @@ class Trace(TorchDispatchMode):
             raise Mixed
         columns = self.shadows.columns(shadow, axis).movedim(dim, -1)
         lines = columns.reshape(-1, columns.shape[-1]).numpy()
-        found = [self.atoms.add(Atom("cumsum", len(line), segments(line)), self.where()) for line in lines]
+        found = [self.atoms.add(Atom("cumsum", len(line), self._in_memory(line)), self.where()) for line in lines]
         refs = torch.from_numpy(np.stack([self.atoms.refs(atom) for atom in found])).view(columns.shape)
         self.shadows.put(result, self.shadows.spread(refs.movedim(-1, dim), axis))
 
@@ -373,14 +373,21 @@ class Trace(TorchDispatchMode):
         matrix = Weight(number, (place,) if batched else (), flipped, 0, 0)
         columns = weight.shape[1] if flipped else weight.shape[2]
         args, details, row = [], [], 0
-        for part in segments(line):
-            if part.step != 1 and part.width > 1:
-                copied = self.atoms.add(Atom("copy", part.width, (part,)), self.where())
-                part = Read(copied, 0, 1, part.width)
+        for part in self._in_memory(line):
             args.append(part)
             details.append(matrix._replace(row=row))
             row += part.width
         return self.atoms.refs(self.atoms.add(Atom("mm", columns, tuple(args), tuple(details)), self.where()))
+
+    def _in_memory(self, line: Refs) -> tuple[Read, ...]:
+        """Reads of columns that lie side by side in memory: numbers and columns apart are copied there."""
+        found = []
+        for part in segments(line):
+            if (part.step != 1 and part.width > 1) or self.atoms.items[part.atom].op == "const":
+                copied = self.atoms.add(Atom("copy", part.width, (part,)), self.where())
+                part = Read(copied, 0, 1, part.width)
+            found.append(part)
+        return tuple(found)
 
     def _own_product(self, a: Tensor, b: Tensor, result: Tensor) -> None:
         """A product of two matrices that every row of the batch has of its own: products and sums of columns."""

@@ -33,7 +33,8 @@ def frame(counts: dict[str, int], sums: int) -> str:
     """The functions that run all stages, given how many passes each has and the columns that are summed."""
     parts = [f"enum {{ SUMS = {sums} }};" + (SUMS if sums else "")]
     parts += [_flat(stage, counts[stage], sums) for stage in ("before", "after") if counts[stage]]
-    parts += [_timed("forward", counts["forward"], 0), _timed("backward", counts["backward"], sums)]
+    early = _calls("before", counts["before"], "")
+    parts += [_timed("forward", counts["forward"], 0, early), _timed("backward", counts["backward"], sums, "")]
     return "\n".join([*parts, _main(counts, sums)])
 
 
@@ -54,25 +55,25 @@ static void {stage}(const Args *a, long me, long team, const int keep) {{
 """
 
 
-def _timed(stage: str, count: int, sums: int) -> str:
+def _timed(stage: str, count: int, sums: int, early: str) -> str:
     forward = stage == "forward"
     loop = "for (long t = 0; t < a->T; t++)" if forward else "for (long t = a->T - 1; t >= 0; t--)"
     flush = " if ((t & 31) == 0) flush(a, me);" if sums else ""
-    return f"""// Rows split over the threads, which never wait; or columns, with a barrier after every pass.
+    return f"""// Rows split over the threads, which never wait{", each with its own inputs" if early else ""}; or columns, with a barrier after every pass.
 static void {stage}(const Args *a, long me, long team, const int keep) {{
     if (a->columns) {{
         const Range r = {{0, a->B, me, team, 0, me}};
         {loop} {{ {_calls(stage, count, "barrier(a->barrier, team);")}{flush} }}
     }} else {{
         const Range r = {{a->B * me / team, a->B * (me + 1) / team, 0, 1, 0, me}};
-        {loop} {{ {_calls(stage, count, "")}{flush} }}
+        {loop} {{ {early}{_calls(stage, count, "")}{flush} }}
     }}
 }}
 """
 
 
 def _main(counts: dict[str, int], sums: int) -> str:
-    before = "before(a, me, team, {0}); barrier(a->barrier, team); " if counts["before"] else ""
+    before = "if (a->columns) { before(a, me, team, {0}); barrier(a->barrier, team); } " if counts["before"] else ""
     after = " barrier(a->barrier, team); after(a, me, team, 1);" if counts["after"] else ""
     return f"""enum {{ PACK, INFER, TRAIN, BACKWARD }};
 
@@ -82,8 +83,8 @@ void run(const Args *a) {{
     const int team = a->threads ? a->threads() : 1, me = a->thread ? a->thread() : 0;
     if (a->job == PACK)
         for (long k = 0; k < a->packs; k++) pack(a->pack + k, me, team);
-    if (a->job == INFER) {{ {before.format(0)}forward(a, me, team, 0); }}
-    if (a->job == TRAIN) {{ {before.format(1)}forward(a, me, team, 1); }}
+    if (a->job == INFER) {{ {before.replace("{0}", "0")}forward(a, me, team, 0); }}
+    if (a->job == TRAIN) {{ {before.replace("{0}", "1")}forward(a, me, team, 1); }}
     if (a->job == BACKWARD) {{
         backward(a, me, team, 1);{after}
         barrier(a->barrier, team);

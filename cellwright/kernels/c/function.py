@@ -31,9 +31,9 @@ class Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, fused: Fused, cell: Cell, names: list[str], x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         states, weights = tensors[: len(fused.program.widths)], tensors[len(fused.program.widths) :]
-        leaves = _lookup(names, weights)
+        leaves = lookup(names, weights)
         y, last, saved = fused.forward(x, states, weights_key(weights, fused), leaves, True)
-        y = _own(y)
+        y = own(y)
         ctx.fused, ctx.cell, ctx.names, ctx.saved = fused, cell, names, saved
         ctx.save_for_backward(x, *tensors, y)
         ctx.set_materialize_grads(False)
@@ -47,7 +47,7 @@ class Run(torch.autograd.Function):
         fused: Fused = ctx.fused
         count = len(fused.program.widths)
         states, weights = tensors[:count], tensors[count:]
-        leaves = _lookup(ctx.names, weights)
+        leaves = lookup(ctx.names, weights)
         saved: Saved | None = ctx.saved
         if saved is None:  # a second backward through the same graph: what was kept has been used up
             saved = fused.forward(x, tuple(states), weights_key(weights, fused), leaves, True)[2]
@@ -69,8 +69,8 @@ def run_fused(fused: Fused, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) ->
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights)):
         y, *last = Run.apply(fused, cell, names, x, *state, *weights)  # type: ignore[no-untyped-call]
         return y, tuple(last)
-    y, ends, _ = fused.forward(x, state, weights_key(weights, fused), _lookup(names, weights), False)
-    return _own(y), tuple(one.clone() for one in ends)
+    y, ends, _ = fused.forward(x, state, weights_key(weights, fused), lookup(names, weights), False)
+    return own(y), tuple(one.clone() for one in ends)
 
 
 def weights_key(weights: Any, fused: Fused) -> tuple[Any, ...]:
@@ -81,13 +81,13 @@ def weights_key(weights: Any, fused: Fused) -> tuple[Any, ...]:
     return tuple((tensor.data_ptr(), tensor._version) for tensor in (*weights, *constants))
 
 
-def _own(y: Tensor) -> Tensor:
+def own(y: Tensor) -> Tensor:
     """The same memory as a tensor that is no view, as PyTorch wants what an operation returns."""
     place = (y.storage_offset(), y.size(), y.stride())
     return torch.empty(0, dtype=y.dtype).set_(y.untyped_storage(), *place)  # type: ignore[call-overload, no-any-return]
 
 
-def _lookup(names: list[str], weights: Any) -> Any:
+def lookup(names: list[str], weights: Any) -> Any:
     known = dict(zip(names, weights, strict=True))
     return lambda name: known[name] if isinstance(name, str) else name
 

@@ -17,6 +17,7 @@
 #else
 #define TILE_VECS 4  // 32 registers: 6 x 4 sums, 4 weights, 1 input
 #endif
+#define PACK_DEPTH 64  // rows of a weight that are turned at a time
 #define CHUNK 96  // rows that stay in a core's cache between the passes of a stage without time
 
 static inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
@@ -103,10 +104,16 @@ static void pack(const Pack *job, long part, long parts) {
             if (job->column == 1 && lanes == VL)
                 for (long k = 0; k < job->depth; k++) v_store(to + k * n * VL, v_load(from + k * job->row));
             else
-                for (long k0 = 0; k0 < job->depth; k0 += VL)
-                    for (long l = 0; l < VL; l++)
-                        for (long k = k0; k < min_of(k0 + VL, job->depth); k++)
-                            to[k * n * VL + l] = l < lanes ? from[k * job->row + l * job->column] : 0;
+                for (long k0 = 0; k0 < job->depth; k0 += PACK_DEPTH) {
+                    const long depth = min_of(PACK_DEPTH, job->depth - k0);
+                    for (long l = 0; l < VL; l++) {
+                        real *put = to + k0 * n * VL + l;
+                        const real *get = from + k0 * job->row + l * job->column;
+                        if (l >= lanes) for (long k = 0; k < depth; k++) put[k * n * VL] = 0;
+                        else if (job->row == 1) for (long k = 0; k < depth; k++) put[k * n * VL] = get[k];
+                        else for (long k = 0; k < depth; k++) put[k * n * VL] = get[k * job->row];
+                    }
+                }
         }
     }
 }

@@ -18,13 +18,23 @@ from cellwright.step.atoms import LEAVES, Read
 from cellwright.step.ops import OPS
 
 REDUCE = {"sum": ("v_sum_n", "add_of", "0"), "max": ("v_max_n", "max_of", "-INFINITY"), "min": ("v_min_n", "least_of", "INFINITY")}
-COLUMNS = """V_FN void {name}_at(const Args *arg, long step, long row, long col, const int lanes, const vec *tile, long at,
+COLUMNS = """V_FN void {name}_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile, long at,
                 Range part, const int keep) {{
-    (void)step, (void)col, (void)tile, (void)at, (void)part, (void)keep;"""
+    (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;"""
+MEMORY = """// Where the values of one step lie: the first row of each.
+typedef struct {{
+{fields}}} Memory;
+
+V_FN Memory memory(const Args *arg, long step, Range part) {{
+    return (Memory){{
+{values}    }};
+}}
+"""
 TILED = """
 static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
     vec tile[{tile} * TILE_ROWS];
+    const Memory m = memory(arg, step, part);
 {start}    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {{
         const long count = min_of(U, VECTORS - panel * U);
@@ -34,8 +44,8 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
 {products}            for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {{
                     const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
-                    if (col + VL <= W) {name}_at(arg, step, row, col, VL, tile, at, part, keep);
-                    else {name}_at(arg, step, row, col, W % VL, tile, at, part, keep);
+                    if (col + VL <= W) {name}_at(arg, m, row, col, VL, tile, at, part, keep);
+                    else {name}_at(arg, m, row, col, W % VL, tile, at, part, keep);
                 }}
         }}
     }}
@@ -44,17 +54,19 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
 PLAIN = """
 static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL }};
+    const Memory m = memory(arg, step, part);
 {start}    const long start = VECTORS * part.me / part.team, stop = VECTORS * (part.me + 1) / part.team;
     for (long row = part.b0; row < part.b1; row++)
         for (long col = start * VL; col < stop * VL; col += VL) {{
-            if (col + VL <= W) {name}_at(arg, step, row, col, VL, 0, 0, part, keep);
-            else {name}_at(arg, step, row, col, W % VL, 0, 0, part, keep);
+            if (col + VL <= W) {name}_at(arg, m, row, col, VL, 0, 0, part, keep);
+            else {name}_at(arg, m, row, col, W % VL, 0, 0, part, keep);
         }}
 }}
 """
 SCAN = """// {made} = cumsum({read}), row by row: rows are split over the threads, columns never.
 static void {name}(const Args *arg, long step, Range part, const int keep) {{
-    (void)keep, (void)step;
+    (void)keep;
+    const Memory m = memory(arg, step, part);
     const long rows = part.b1 - part.b0;
     for (long row = part.b0 + rows * part.me / part.team; row < part.b0 + rows * (part.me + 1) / part.team; row++) {{
         real sum = 0;
@@ -62,6 +74,7 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
 {lines}    }}
 }}
 """
+HELD = ("d", "kept", "hoisted")  # rows of all steps, or of one step at a time where nothing is kept
 UNITS = {1: 4, 2: 2, 3: 4, 5: 4, 6: 2, 7: 4}  # vectors of columns in a panel, by slots: so that tiles come out full
 
 
@@ -105,7 +118,7 @@ class _Renderer:
 
     def source(self) -> Source:
         fields = self.fields()
-        parts = [self.head(fields)]
+        parts = [self.head(fields), self.memory()]
         for stage in STAGES:
             for place, loop in enumerate(self.program.stages[stage]):
                 parts.append(self.scan(stage, place, loop) if loop.scan else self.loop(stage, place, loop))
@@ -123,11 +136,11 @@ class _Renderer:
 
     def head(self, fields: tuple[str, ...]) -> str:
         real = "#define REAL_DOUBLE\n" if self.program.dtype == torch.float64 else ""
-        depths = " ".join(f"depth{k}," for k in range(len(self.program.widths))).rstrip(",")
+        wraps = " ".join(f"wrap{k}," for k in range(len(self.program.widths))).rstrip(",")
         return (
             f"// {self.title}\n{real}#include \"loops.h\"\n\n"
             "typedef struct {\n"
-            f"    long T, B, job, columns, rows, packs, blocks, parts, contract_size, {depths};\n"
+            f"    long T, B, job, columns, rows, packs, blocks, parts, contract_size, hold, {wraps};\n"
             "    int (*thread)(void), (*threads)(void);\n"
             "    Barrier *barrier;\n    const Pack *pack;\n    const Block *block;\n    real *contract, *reductions;\n"
             + "".join(f"    real *{name};\n" for name in fields)
@@ -154,7 +167,7 @@ class _Renderer:
         return lines
 
     def products(self, stage: str, place: int, loop: Loop) -> list[str]:
-        lines, first = [], "0"
+        lines, first = self.prefetches(stage, loop), "0"
         for number_, product in enumerate(loop.products):
             total = sum(arg.width for arg in product.inputs)
             slots = len(product.slots)
@@ -167,6 +180,24 @@ class _Renderer:
                 before += arg.width
             first += f" + {slots} * U * TILE_ROWS"
         return lines
+
+    def prefetches(self, stage: str, loop: Loop) -> list[str]:
+        """Hints to fetch, while the products run, what the columns will read that rows keep far apart."""
+        reads = {arg for atom in loop.atoms for arg in self.graph.atoms[atom].args if arg.width == loop.width > 1}
+        known = set(loop.atoms) | {slot for product in loop.products for slot in product.slots} | set(loop.scalars)
+        far = [arg for arg in sorted(reads) if arg.atom not in known and arg.step == 1 and self.is_sequence(stage, arg)]
+        if not far:
+            return []
+        lines = [f"                    __builtin_prefetch({self.row(stage, arg, 'row')[0]} + col);\n" for arg in far]
+        head = "            for (long row = first; row < first + rows; row++)\n"
+        head += "                for (long col = panel * U * VL; col < (panel * U + count) * VL; col += VL) {\n"
+        return [head, *lines, "                }\n"]
+
+    def is_sequence(self, stage: str, arg: Read) -> bool:
+        atom = self.graph.atoms[arg.atom]
+        if atom.op in ("const", "weight", *REDUCE):
+            return False
+        return self.program.buffers[self.place(stage, arg.atom).buffer].kind in ("sequence", "state")
 
     def columns(self, stage: str, place: int, loop: Loop, name: str) -> str:
         lines = [COLUMNS.format(name=name)]
@@ -210,8 +241,7 @@ class _Renderer:
             for home in self.program.homes.get(atom, ()):
                 lines.append(f"    {self.guard(home, atom)}v_store_n({self.address(home, 'row')} + col, {name}, lanes);")
             if atom in self.program.sums:
-                width = self.program.buffers["sums"].width
-                where = f"arg->sums + 2 * part.thread * {width} + {self.program.sums[atom]} + col"
+                where = f"m.sums + {self.program.sums[atom]} + col"
                 lines.append(f"    v_store_n({where}, v_load_n({where}, lanes) + {name}, lanes);")
         if atom in self.program.locals[stage]:
             lines.append(f"    v_store_n({self.address(self.program.locals[stage][atom], 'row')} + col, {name}, lanes);")
@@ -247,7 +277,7 @@ class _Renderer:
         atom = self.graph.atoms[arg.atom]
         if atom.op == "weight":
             value, dims = atom.detail
-            return f"arg->w{value}{''.join(f'_{d}' for d in dims)} + {arg.start}", "0"
+            return f"m.w{value}{''.join(f'_{d}' for d in dims)} + {arg.start}", "0"
         place = self.place(stage, arg.atom)
         moved = place._replace(column=place.column + arg.start)
         return self.address(moved, row), str(self.program.buffers[place.buffer].width)
@@ -266,19 +296,32 @@ class _Renderer:
         return next((home for home in homes if home.buffer.startswith("state")), homes[0])
 
     def address(self, place: Place, row: str) -> str:
-        buffer = self.program.buffers[place.buffer]
+        width = self.program.buffers[place.buffer].width
         column = f" + {place.column}" if place.column else ""
-        width, field_ = buffer.width, f"arg->{place.buffer}"
-        if buffer.kind == "state":
-            depth = f"arg->depth{place.buffer[5:]}"
-            when = "step" if place.when == "old" else "(step + 1)"
-            return f"{field_} + ({when} % {depth} * arg->B + {row}) * {width}{column}"
-        if buffer.kind == "carry":
-            parity = "(step & 1)" if place.when == "old" else "(~step & 1)"
-            return f"{field_} + ({parity} * arg->B + {row}) * {width}{column}"
-        if buffer.kind == "local":
-            return f"{field_} + ({row} + part.shift) * {width}{column}"
-        return f"{field_} + (step * arg->B + {row}) * {width}{column}"
+        return f"m.{place.buffer}{'_' if place.when else ''}{place.when} + {row} * {width}{column}"
+
+    def memory(self) -> str:
+        """The pointers of one step, from which rows and columns count."""
+        lines: dict[str, str] = {}
+        for name, buffer in self.program.buffers.items():
+            if buffer.kind == "state":
+                for when, step in (("old", "step"), ("new", "(step + 1)")):
+                    lines[f"{name}_{when}"] = f"arg->{name} + ({step} & arg->wrap{name[5:]}) * arg->B * {buffer.width}"
+            elif buffer.kind == "carry":
+                lines[f"{name}_old"] = f"arg->{name} + (step & 1) * arg->B * {buffer.width}"
+                lines[f"{name}_new"] = f"arg->{name} + (~step & 1) * arg->B * {buffer.width}"
+            elif buffer.kind == "local":
+                lines[name] = f"arg->{name} + part.shift * {buffer.width}"
+            elif buffer.kind == "sums":
+                lines[name] = f"arg->{name} + 2 * part.thread * {buffer.width}"
+            else:
+                lines[name] = f"arg->{name} + step * arg->{'hold' if name in HELD else 'B'} * {buffer.width}"
+        for value, dims in self.weights:
+            name = f"w{value}" + "".join(f"_{d}" for d in dims)
+            lines[name] = f"arg->{name}"
+        fields = "".join(f"    real *{name};\n" for name in lines)
+        values = "".join(f"        .{name} = {value},\n" for name, value in lines.items())
+        return MEMORY.format(fields=fields, values=values)
 
     def scan(self, stage: str, place: int, loop: Loop) -> str:
         """A running sum over the columns of a row: rows are split, never columns."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
+from array import array
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +26,22 @@ LANES = 64  # at most: the packed weights are padded to whole vectors of it
 Leaves = Callable[[Any], Tensor]
 
 
-class Packed(NamedTuple):
+class Pool:
+    """Memory that was given back, for the next run of the same size: fresh pages cost more than filling them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        found = self._kept.pop(name, None)
+        return found if found is not None and found.shape == shape else like.new_empty(shape)
+
+    def give(self, buffers: dict[str, Tensor]) -> None:
+        self._kept.update(buffers)
+
+
+@dataclass(eq=False)
+class Packed:
     """Weights as the loops want them, and what they were made from."""
 
     key: tuple[Any, ...]
@@ -32,7 +50,8 @@ class Packed(NamedTuple):
     values: dict[int, Tensor]
 
 
-class Saved(NamedTuple):
+@dataclass(eq=False)
+class Saved:
     """What a forward run leaves for the backward one."""
 
     buffers: dict[str, Tensor]
@@ -50,6 +69,7 @@ class Fused:
         self.library.scratch_size.restype = ctypes.c_long
         self.library.scratch_size.argtypes = (ctypes.c_long,) * 3
         self._packed: dict[bool, Packed] = {}
+        self._pool = Pool()
         graph = program.graph
         self._weights = {value for value, _ in self.code.weights}
         for stage, place, number in self.code.packs:
@@ -65,20 +85,27 @@ class Fused:
         program, (T, B) = self.program, (int(x.shape[0]), int(x.shape[1]))
         packed = self.packed(key, leaves, keep)
         buffers = {"x": x.contiguous()}
+        pooled: dict[str, Tensor] = {}
         for place, width in enumerate(program.widths):
-            depth = T + 1 if keep or (place == 0 and not program.has_y) else 2
-            buffers[f"state{place}"] = x.new_empty(depth, B, width)
-            buffers[f"state{place}"][0] = states[place]
+            shown = place == 0 and not program.has_y  # y is this buffer, and the user's
+            name, depth = f"state{place}", T + 1 if keep or shown else 2
+            buffers[name] = x.new_empty(depth, B, width) if shown else self._pool.take(name, x, depth, B, width)
+            buffers[name][0] = states[place]
+            if not shown:
+                pooled[name] = buffers[name]
         if program.has_y:
             buffers["y"] = x.new_empty(T, B, program.output_size)
         used = {home.buffer for atom in program.inferred for home in program.homes.get(atom, ())}
         for name in ("d", "kept", "hoisted"):
             if program.buffers[name].width and (keep or name in used):
-                buffers[name] = x.new_empty(T * B, program.buffers[name].width)
+                rows = B if self._one_step(T, B, keep) else T * B
+                pooled[name] = buffers[name] = self._pool.take(name, x, rows, program.buffers[name].width)
         self._call(TRAIN if keep else INFER, T, B, buffers, packed)
         y = buffers["y"] if program.has_y else buffers["state0"][1:]
         last = tuple(buffers[f"state{place}"][T % buffers[f"state{place}"].shape[0]] for place in range(len(states)))
-        return y, last, Saved(buffers, packed, (T, B))
+        saved = Saved(buffers, packed, (T, B))
+        weakref.finalize(saved, self._pool.give, pooled).atexit = False
+        return y, last, saved
 
     # Backward.
 
@@ -153,8 +180,8 @@ class Fused:
             total = sum(arg.width for arg in product.inputs)
             padded = -(-loop.width // LANES) * LANES * 4
             slots = len(product.slots)
-            to = next(iter(values.values())).new_empty(padded * slots * total)
-            whole[f"p_{stage}_{place}_{number}"] = to
+            name = f"p_{stage}_{place}_{number}"
+            to = whole[name] = self._pool.take(name, next(iter(values.values())), padded * slots * total)
             for slot, atom in enumerate(product.slots):
                 before = 0
                 for arg, weight in zip(product.inputs, graph.atoms[atom].detail, strict=True):
@@ -167,6 +194,7 @@ class Fused:
                     jobs += [*job, self.code.units[stage, place], slot, slots]
                     before += arg.width
         packed = Packed(key, vectors, whole, values)
+        weakref.finalize(packed, self._pool.give, whole).atexit = False
         if jobs:
             self._launch(PACK, 0, 0, {}, packed, jobs=jobs, team=torch.get_num_threads())
         return packed
@@ -175,6 +203,15 @@ class Fused:
 
     def _team(self, T: int, B: int) -> int:
         return torch.get_num_threads()
+
+    def _by_columns(self, T: int, B: int) -> bool:
+        """Whether threads share the columns of every row, or each takes rows of its own."""
+        team = self._team(T, B)
+        return team > 1 and B < 6 * team
+
+    def _one_step(self, T: int, B: int, keep: bool) -> bool:
+        """Whether what is hoisted is made step by step and dropped: where rows are split and nothing is kept."""
+        return not keep and not self._by_columns(T, B)
 
     def _call(
         self, job: int, T: int, B: int, buffers: dict[str, Tensor], packed: Packed, results: list[Tensor] | None = None
@@ -217,19 +254,19 @@ class Fused:
     ) -> None:
         program = self.program
         jobs, blocks, extra = jobs or [], blocks or [], extra or {}
-        pack = (ctypes.c_int64 * max(len(jobs), 1))(*jobs)
-        block = (ctypes.c_int64 * max(len(blocks), 1))(*blocks)
-        barrier = (ctypes.c_char * 256)()
-        start = ctypes.addressof(barrier)
-        depths = [buffers[f"state{k}"].shape[0] if buffers else 1 for k in range(len(program.widths))]
-        columns = int(B < 6 * team)
-        values = [T, B, job, columns, rows, len(jobs) // 11, len(blocks) // 7, team, size, *depths, *thread_functions()]
-        values += [start + -start % 64, ctypes.addressof(pack), ctypes.addressof(block)]
+        pack, block, barrier = array("q", jobs), array("q", blocks), array("q", [0] * 32)
+        start = barrier.buffer_info()[0]
+        wraps = [1 if buffers and buffers[f"state{k}"].shape[0] == 2 else -1 for k in range(len(program.widths))]
+        columns = int(self._by_columns(T, B))
+        hold = 0 if job == INFER and not columns else B
+        values = [T, B, job, columns, rows, len(jobs) // 11, len(blocks) // 7, team, size, hold, *wraps]
+        values += thread_functions()
+        values += [start + -start % 64, pack.buffer_info()[0], block.buffer_info()[0]]
         values += [extra[name].data_ptr() if name in extra else 0 for name in ("contract", "reductions")]
         tensors = {**buffers, **packed.vectors, **packed.whole}
         values += [tensors[name].data_ptr() if name in tensors else 0 for name in self.code.fields]
-        argument = (ctypes.c_int64 * len(values))(*values)
-        launch(self.library.run, ctypes.byref(argument), team)
+        argument = array("q", values)
+        launch(self.library.run, argument.buffer_info()[0], team)
 
 
 def _summed(part: tuple[int, int] | float, sums: Tensor, rows: int) -> Tensor:

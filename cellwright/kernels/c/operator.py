@@ -1,0 +1,214 @@
+"""Operator: a compiled cell as two operators of PyTorch, for torch.compile and torch.export to put into their graphs.
+
+They are functions of their arguments alone. What a forward run kept for the backward one waits outside the graph,
+under a ticket that the graph carries in its place; where it is gone, used up or was never kept, the backward
+operator runs forward again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import weakref
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cellwright.cells import Cell
+from cellwright.errors import BackendError
+from cellwright.kernels.c.function import lookup, own, weights_key
+from cellwright.kernels.c.fuse import leaves_of
+from cellwright.kernels.c.run import Fused, Saved
+
+FORWARD = "forward(str program, Tensor x, Tensor[] states, Tensor[] weights, bool keep) -> (Tensor, Tensor[], Tensor)"
+BACKWARD = (
+    "backward(str program, Tensor x, Tensor[] states, Tensor[] weights, Tensor[] held, Tensor? dy, "
+    "Tensor?[] dlast, bool[] wanted) -> Tensor[]"
+)
+ALIGNED = 16  # bytes: what torch.compile expects of every tensor that an operator returns
+
+
+class Named:
+    """A compiled cell with the order of its weights, known to the operators by a name."""
+
+    def __init__(self, fused: Fused, names: list[str], leaves: list[Tensor]) -> None:
+        self.fused, self.names = fused, names
+        self.leaves = [weakref.ref(tensor) for tensor in leaves]
+        code = hashlib.sha256(fused.code.text.encode()).hexdigest()[:16]  # graphs are kept on disk: names tell
+        self.name = f"{fused.code.text.splitlines()[0].removeprefix('// ')} {code} {next(_numbers)}"
+
+    def key(self, weights: list[Tensor]) -> tuple[Any, ...]:
+        """As `weights_key`, but never equal to one before where the graph may have reused the memory of a weight."""
+        own = [ref() for ref in self.leaves] or [None] * len(weights)
+        for weight, leaf in zip(weights, own, strict=True):
+            if not isinstance(weight, nn.Parameter) and (leaf is None or leaf.data_ptr() != weight.data_ptr()):
+                return (object(),)
+        return weights_key(weights, self.fused)
+
+
+class Ticket(np.ndarray[Any, np.dtype[np.int64]]):
+    """The memory of a tensor that stands for what a forward run kept; both end together."""
+
+    saved: Saved | None = None
+
+
+_numbers = itertools.count(1)
+_named: weakref.WeakValueDictionary[str, Named] = weakref.WeakValueDictionary()
+_of_cells: weakref.WeakKeyDictionary[Cell, dict[Fused, Named]] = weakref.WeakKeyDictionary()
+_tickets: weakref.WeakValueDictionary[int, Ticket] = weakref.WeakValueDictionary()
+
+
+def name_of(fused: Fused, cell: Cell) -> str:
+    """The name under which the operators find a compiled cell, for as long as the cell lives."""
+    known = _of_cells.setdefault(cell, {})
+    if fused not in known:
+        leaves = leaves_of(cell)
+        known[fused] = Named(fused, list(leaves), list(leaves.values()))
+        _named[known[fused].name] = known[fused]
+    return known[fused].name
+
+
+def run_operator(name: str, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """y (T, B, O) and the final states, as one operator in the graph that is being traced."""
+    weights = list(leaves_of(cell).values())
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights))
+    # An exported program runs forward mostly: its backward makes again what it needs.
+    keep = keep and not torch.compiler.is_exporting()
+    y, last, _ = torch.ops.cellwright.forward.default(name, x.contiguous(), list(state), weights, keep)
+    return y, tuple(last)
+
+
+def _find(name: str) -> Named:
+    found = _named.get(name)
+    if found is None:
+        raise BackendError(
+            "a traced cell runs in the process that compiled it, as long as its layer exists",
+            f"{name!r}, which is not there",
+            "keep the layer that was traced, or trace it again",
+        )
+    return found
+
+
+def _forward(
+    name: str, x: Tensor, states: list[Tensor], weights: list[Tensor], keep: bool
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    named = _find(name)
+    y, last, saved = named.fused.forward(
+        x, tuple(states), named.key(weights), lookup(named.names, weights), keep
+    )
+    y = own(y)
+    y = y if y.data_ptr() % ALIGNED == 0 else y.clone()
+    return y, [one.clone() for one in last], _issue(saved if keep else None)
+
+
+def _issue(saved: Saved | None) -> Tensor:
+    ticket = np.zeros(1, np.int64).view(Ticket)
+    if saved is not None:
+        ticket[0] = next(_numbers)
+        ticket.saved = saved
+        _tickets[int(ticket[0])] = ticket
+    return torch.from_numpy(ticket)
+
+
+def _forward_fake(
+    name: str, x: Tensor, states: list[Tensor], weights: list[Tensor], keep: bool
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    T, B, _ = x.shape
+    y = x.new_empty(T, B, _find(name).fused.program.output_size)
+    return y, [x.new_empty(B, state.shape[1]) for state in states], torch.empty(1, dtype=torch.int64)
+
+
+def _backward(
+    name: str,
+    x: Tensor,
+    states: list[Tensor],
+    weights: list[Tensor],
+    held: list[Tensor],
+    dy: Tensor | None,
+    dlast: list[Tensor | None],
+    wanted: list[bool],
+) -> list[Tensor]:
+    named = _find(name)
+    fused, leaves = named.fused, lookup(named.names, weights)
+    ticket = _tickets.pop(int(held[0]), None)
+    saved = None if ticket is None else ticket.saved
+    if ticket is None or saved is None:
+        saved = fused.forward(x, tuple(states), named.key(weights), leaves, True)[2]
+    else:
+        ticket.saved = None  # backward uses it up
+    needs = wanted[1 + len(states) :]
+    names = [one for one, need in zip(named.names, needs, strict=True) if need]
+    dx, dstates, found = fused.backward(saved, dy, dlast, leaves, names)
+    grads = [dx, *dstates, *(found.get(one) for one in named.names)]
+    like = [x, *states, *weights]
+    return _apart([grad for grad, need in zip(grads, wanted, strict=True) if need and grad is not None], like)
+
+
+def _apart(tensors: list[Tensor], others: list[Tensor]) -> list[Tensor]:
+    """Tensors as an operator returns them: contiguous, aligned, none in the memory of another one."""
+    taken = {tensor.untyped_storage().data_ptr() for tensor in others}
+    found = []
+    for tensor in tensors:
+        place = tensor.untyped_storage().data_ptr()
+        fine = tensor.is_contiguous() and place not in taken and tensor.data_ptr() % ALIGNED == 0
+        found.append(tensor if fine else tensor.clone(memory_format=torch.contiguous_format))
+        taken.add(place)
+    return found
+
+
+def _backward_fake(
+    name: str,
+    x: Tensor,
+    states: list[Tensor],
+    weights: list[Tensor],
+    held: list[Tensor],
+    dy: Tensor | None,
+    dlast: list[Tensor | None],
+    wanted: list[bool],
+) -> list[Tensor]:
+    like = [x, *states, *weights]
+    kind = torch.contiguous_format
+    return [torch.empty_like(one, memory_format=kind) for one, need in zip(like, wanted, strict=True) if need]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor], Tensor]) -> None:
+    name, x, states, weights, _ = inputs
+    y, _, ticket = output
+    # y may be where backward reads the states: in the graph, it must not be overwritten before.
+    held = [ticket] if _find(name).fused.program.has_y else [ticket, y]
+    ctx.name, ctx.counts = name, (len(states), len(weights))
+    ctx.save_for_backward(x, *states, *weights, *held)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, dy: Tensor | None, dlast: list[Tensor | None], _: Tensor | None) -> tuple[Any, ...]:
+    count, total = ctx.counts[0], sum(ctx.counts)
+    x, *rest = ctx.saved_tensors
+    states, weights, held = rest[:count], rest[count:total], rest[total:]
+    named = _find(ctx.name)
+    _, need_x, need_states, need_weights, _ = ctx.needs_input_grad
+    program = named.fused.program
+    known = [program.needs_x, *[True] * count, *(name in program.gradients for name in named.names)]
+    needs = [need_x, *need_states, *need_weights]
+    wanted = [need and has for need, has in zip(needs, known, strict=True)]
+    found = torch.ops.cellwright.backward.default(ctx.name, x, states, weights, held, dy, dlast, wanted)
+    grads = iter(found)
+    dx, *others = (next(grads) if need else None for need in wanted)
+    return None, dx, others[:count], others[count:], None
+
+
+def _register() -> torch.library.Library:
+    library = torch.library.Library("cellwright", "DEF")  # torch.library.custom_op would take ten times as long
+    library.define(FORWARD)
+    library.define(BACKWARD)
+    library.impl("forward", _forward, "CPU")
+    library.impl("backward", _backward, "CPU")
+    torch.library.register_fake("cellwright::forward", _forward_fake, lib=library)
+    torch.library.register_fake("cellwright::backward", _backward_fake, lib=library)
+    torch.library.register_autograd("cellwright::forward", _differentiate, setup_context=_setup, lib=library)
+    return library
+
+
+_library = _register()
