@@ -27,7 +27,7 @@ class Adapted(Cell):
         self._state_sizes = state_sizes
         self._output_size = output_size
         names = ("h", "c") if len(state_sizes) <= 2 else tuple(f"s{place}" for place in range(len(state_sizes)))
-        self.state = names[: len(state_sizes)]  # type: ignore[misc]
+        self.__dict__["state"] = names[: len(state_sizes)]
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -97,8 +97,8 @@ def adapt(
             "write cw.adapt(cell, input_size=28, state_sizes=(256,)), with your sizes",
         )
     fixed = state_sizes is not None and not isinstance(state_sizes, int)
-    tried = [tuple(sizes)] if fixed else [(int(sizes),) * count for count in range(1, MOST_STATES + 1)]  # type: ignore[arg-type, call-overload]
-    problems = []
+    tried = [tuple(sizes)] if fixed else [(int(sizes),) * count for count in range(1, MOST_STATES + 1)]  # type: ignore[arg-type]
+    problems: list[str] = []
     for widths in tried:
         found = _try(module, columns, widths, problems)
         if found is not None and output_size in (None, found):

@@ -121,7 +121,7 @@ class Cell(nn.Module):
         return None
 
     def initial_state(self, batch_size: int, like: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Zeros for every state, each (B, H) or of its own size, with the type and device of `like` (default: of the weights)."""
+        """Zeros (B, size) for every state, with the type and device of `like` (default: of the weights)."""
         like = next(self.parameters(), torch.empty(0)) if like is None else like
         return tuple(like.new_zeros(batch_size, size) for size in self.state_sizes)
 

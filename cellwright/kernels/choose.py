@@ -23,6 +23,7 @@ from cellwright.kernels.torch_nn import run_torch, standard_form
 from cellwright.step import unroll
 
 Runner = Callable[[Cell, Tensor, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]]
+PLAIN = (int, float, str)
 BACKENDS = ("auto", "c", "torch", "eager")
 
 
@@ -76,9 +77,7 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
     return Choice("eager", unroll, f"{entry.reason}: the equations run step by step")
 
 
-def run_cell(
-    cell: Cell, backend: str, x: Tensor, state: tuple[Tensor, ...]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run_cell(cell: Cell, backend: str, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a cell over a sequence on the backend for it, also where torch.compile or torch.export traces.
 
     Args:
@@ -92,8 +91,9 @@ def run_cell(
     """
     if not traced(x):
         return choose(cell, backend, x).run(cell, x, state)
+    _look_at_settings(cell)
     needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
-    found, name = _choose_traced(cell, backend, x.dtype, x.device.type, needs_x, *_settings(cell))
+    found, name = _choose_traced(cell, backend, x.dtype, x.device.type, needs_x)
     if found == "c":
         return run_operator(name, cell, x, state)
     return (run_torch if found == "torch" else unroll)(cell, x, state)
@@ -104,43 +104,44 @@ def traced(x: Tensor) -> bool:
     return torch.compiler.is_compiling() or isinstance(x, (FakeTensor, FunctionalTensor))
 
 
-def _settings(cell: Cell) -> list[Any]:
-    """What a step may read from its module besides tensors: torch.compile guards what is looked at here."""
-    found = []
-    for path, key, number in _names_of_settings(cell):
-        part = cell
+def _look_at_settings(cell: Cell) -> None:
+    """Read what a step may read from its module: torch.compile guards what it sees being looked at."""
+    for path, key, known in _settings(cell):
+        part: Any = cell
         for name in path:
             part = getattr(part, name)
         value = getattr(part, key)
-        if number is None:
-            found.append(value)
-        elif value != number:  # never; but a number that has changed before is known only by its comparisons
-            raise AssertionError
-    return found
+        if known is None:
+            id(value)
+        elif value != known:
+            raise AssertionError  # never: `known` was read a moment ago
 
 
-def _names_of_settings(cell: Cell) -> tuple[tuple[tuple[str, ...], str, float | None], ...]:
+def _settings(cell: Cell) -> tuple[tuple[tuple[str, ...], str, Any], ...]:
+    """Of every attribute: the path of its module, its name, and its value if that tells more than its identity."""
     return tuple(
-        (tuple(path.split(".")) if path else (), key, value if isinstance(value, float) else None)
+        (tuple(path.split(".")) if path else (), key, value if isinstance(value, PLAIN) and value == value else None)
         for path, module in cell.named_modules()
         for key, value in sorted(vars(module).items())
-        if not key.startswith("_") and not isinstance(value, Tensor)
+        if not key.startswith("_")
     )
 
 
-def _choose_traced(
-    cell: Cell, backend: str, dtype: torch.dtype, device: str, needs_x: bool, *settings: Any
-) -> tuple[str, str]:
+def _choose_traced(cell: Cell, backend: str, dtype: torch.dtype, device: str, needs_x: bool) -> tuple[str, str]:
     """The backend for a cell that is being traced, and the name that operators know it by."""
     with _disable_current_modes():
         like = torch.empty(0, dtype=dtype, device=device, requires_grad=needs_x)
         choice = choose(cell, backend, like)
-        fused = None if choice.entry is None else choice.entry.fused
-        return choice.backend, "" if fused is None else name_of(fused, cell)
+        form = standard_form(cell) if choice.backend == "torch" and torch.is_grad_enabled() else None
+        if form is not None and form.kernel == "lstm":
+            return "eager", ""  # torch 2.13 fails to compile the gradients of its own kernel for it
+        if choice.entry is None:
+            return choice.backend, ""
+        return choice.backend, name_of(choice.entry, cell, whole=torch.compiler.is_exporting())
 
 
 # What torch.compiler.assume_constant_result does; that function imports all of torch._dynamo, a second or more.
-_names_of_settings._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_settings._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _choose_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -62,8 +62,9 @@ class Recurrent(nn.Module):
         if dropout and num_layers == 1:
             warnings.warn("dropout acts between layers and there is one: it does nothing", stacklevel=2)
         self.backend = backend
-        for _ in self.choices():  # refuse an impossible backend now, not at the first batch
-            pass
+        if backend != "auto":
+            for _ in self.choices():  # refuse an impossible backend now, not at the first batch
+                pass
 
     def _stack(self, cell: nn.Module | Sequence[nn.Module]) -> list[Cell]:
         count = self.num_layers * self.directions
@@ -91,8 +92,8 @@ class Recurrent(nn.Module):
 
     def _check_cell(self, cell: Cell, place: int, first: Cell) -> None:
         inputs = first.input_size if place < self.directions else first.output_size * self.directions
-        wanted = (first.state, inputs, first.state_sizes, first.output_size)
-        found = (cell.state, cell.input_size, cell.state_sizes, cell.output_size)
+        wanted = (first.state, inputs, _sizes(first.state_sizes), first.output_size)
+        found = (cell.state, cell.input_size, _sizes(cell.state_sizes), cell.output_size)
         if wanted != found:
             raise CellError(
                 "cell {} of this list has states {}, {} inputs, {} units and {} outputs".format(place, *wanted),
@@ -199,22 +200,39 @@ class Recurrent(nn.Module):
         return packed if len(packed) > 1 else packed[0]
 
     def explain(self) -> str:
-        """Which backend runs every cell, and why.
+        """Which backend runs every cell, why, and its plan: what is done before, in and after the loop over time.
 
-        >>> from cellwright.cells import GRU
-        >>> print(Recurrent(GRU(3, 5)).explain())
-        layer 0, forward: GRU(3, 5)
-          backend torch; GRU(3, 5) is exactly a cell of torch.nn: PyTorch's own kernel gru runs it
+        >>> from cellwright.cells import RNN
+        >>> print(Recurrent(RNN(3, 5), backend="eager").explain())
+        layer 0, forward: RNN(3, 5)
+          backend eager; asked for by name: the equations step by step in a Python loop
         """
         lines = []
         for place, (cell, choice) in enumerate(zip(self.cells, self.choices(), strict=True)):
             layer, direction = divmod(place, self.directions)
             lines.append(f"layer {layer}, {'backward' if direction else 'forward'}: {cell}")
             lines.append(f"  backend {choice.backend}; {choice.reason}")
+            if choice.entry is not None and choice.entry.fused is not None:
+                lines += [f"    {line}" for line in str(choice.entry.fused.program).splitlines()]
         return "\n".join(lines)
+
+    def source(self) -> str:
+        """The C that was generated for the cells of this layer: each once, in the order of the cells.
+
+        >>> from cellwright.cells import RNN
+        >>> Recurrent(RNN(3, 5), backend="eager").source()
+        ''
+        """
+        entries = [choice.entry for choice in self.choices()]
+        texts = [entry.fused.code.text for entry in entries if entry is not None and entry.fused is not None]
+        return "\n".join(dict.fromkeys(texts))
 
     def extra_repr(self) -> str:
         return (
             f"num_layers={self.num_layers}, bidirectional={self.bidirectional}, "
             f"batch_first={self.batch_first}, backend={self.backend!r}"
         )
+
+
+def _sizes(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
+    return sizes[0] if len(set(sizes)) == 1 else sizes

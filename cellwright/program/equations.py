@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 
 from cellwright.program.graph import Graph
 from cellwright.program.loops import Loop
-from cellwright.step.atoms import Read
+from cellwright.step.atoms import Read, Weight
 from cellwright.step.ops import OPS
 
-RESERVED = set(
-    "auto break case char const continue default do double else enum extern float for goto if int long register "
-    "return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    "inline restrict arg step row col lanes tile at part keep vec ivec real VL VB NAN INFINITY Args Range add_of "
-    "max_of least_of total_sum total_max total_min CHUNK SUMS".split()
-)
+RESERVED = """auto break case char const continue default do double else enum extern float for goto if int long register
+return short signed sizeof static struct switch typedef union unsigned void volatile while inline restrict
+arg step row col lanes tile at part keep m core vec ivec real VL VB NAN INFINITY Args Range Memory Core CHUNK SUMS
+add_of max_of least_of total_sum total_max total_min"""  # words that mean something in the generated C
+
+FOLDED = ("sum", "max", "min", "cumsum")  # operations on all columns of a row
 
 
 def identifiers(graph: Graph) -> dict[int, str]:
@@ -24,7 +23,7 @@ def identifiers(graph: Graph) -> dict[int, str]:
     used: set[str] = set()
     for place in range(len(graph.atoms)):
         name = re.sub(r"\W", "_", graph.names.get(place, f"v{place}"))
-        if name in RESERVED or name in used or keyword.iskeyword(name) or re.match(r"v_|V_|v\d+$", name) and place in graph.names:
+        if name in RESERVED.split() or name in used or (place in graph.names and re.match(r"v_|V_|v\d+$", name)):
             name = f"{name}_{place}"
         used.add(name)
         found[place] = name
@@ -35,11 +34,17 @@ def equation(graph: Graph, place: int, loop: Loop, names: dict[int, str], depth:
     """The equation of an atom in terms of named values and of what lies in memory."""
     atom = graph.atoms[place]
     inside = place in loop.atoms or place in loop.scalars
-    if not inside or (depth and place in graph.names) or depth > 12:
+    if not inside or atom.op not in OPS or (depth and place in graph.names) or depth > 12:
         return label(graph, place, names)
     parts = [equation(graph, arg.atom, loop, names, depth + 1) for arg in atom.args]
+    if "(" in OPS[atom.op].text[1:]:  # a function: its brackets are enough
+        parts = [_bare(part) for part in parts]
     text = OPS[atom.op].text.format(*parts)
-    return text[1:-1] if depth == 0 and text.startswith("(") and _closes(text) else text
+    return _bare(text) if depth == 0 else text
+
+
+def _bare(text: str) -> str:
+    return text[1:-1] if text.startswith("(") and _closes(text) else text
 
 
 def _closes(text: str) -> bool:
@@ -59,19 +64,25 @@ def label(graph: Graph, place: int, names: dict[int, str]) -> str:
     if atom.op in ("x", "dy"):
         return atom.op
     if atom.op == "state":
-        return f"state{atom.detail}[t-1]"
+        return f"{graph.states[atom.detail]}[t-1]"
     if atom.op == "dstate":
-        return f"dstate{atom.detail}"
+        return f"d{graph.states[atom.detail]}"
     if atom.op == "weight":
-        return f"w{atom.detail[0]}"
+        return graph.labels.get(atom.detail[0], f"w{atom.detail[0]}")
     if atom.op == "mm":
-        return " + ".join(f"{read_label(graph, arg, names)} @ w{w.value}" for arg, w in zip(atom.args, atom.detail, strict=True))
-    if atom.op in ("sum", "max", "min"):
+        pairs = zip(atom.args, atom.detail, strict=True)
+        return " + ".join(f"{read_label(graph, arg, names)} @ {weight_label(graph, weight)}" for arg, weight in pairs)
+    if atom.op in FOLDED:
         return f"{atom.op}({', '.join(read_label(graph, arg, names) for arg in atom.args)})"
     return names[place]
 
 
+def weight_label(graph: Graph, weight: Weight) -> str:
+    """What the matrix of a product is called."""
+    return graph.labels.get(weight.value, f"w{weight.value}")
+
+
 def read_label(graph: Graph, arg: Read, names: dict[int, str]) -> str:
-    text = label(graph, arg.atom, names) if graph.atoms[arg.atom].op not in ("mm", "sum", "max", "min") else names[arg.atom]
+    text = label(graph, arg.atom, names) if graph.atoms[arg.atom].op not in ("mm", *FOLDED) else names[arg.atom]
     whole = arg.start == 0 and arg.width == graph.atoms[arg.atom].width
     return text if whole else f"{text}[{arg.start}:{arg.start + arg.width}]"

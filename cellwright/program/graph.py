@@ -1,17 +1,22 @@
-"""Graph: the atoms of a step made ready for loops: cut where columns part, products of one sum joined, dead ones gone."""
+"""Graph: the atoms of a step made ready for loops: cut where columns part, products of one sum joined."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from cellwright.step.atoms import COLUMN_BITS, LEAVES, Atom, Read, Refs, Weight, segments
 from cellwright.step.capture import Step
 from cellwright.step.ops import OPS
+from cellwright.step.tape import Tape
 from cellwright.step.trace import Refused
 
+COLUMN_MASK = (1 << COLUMN_BITS) - 1
+TRANSPOSES = (torch.ops.aten.t.default, torch.ops.aten.permute.default, torch.ops.aten.transpose.int)
 SMALL = 32  # columns of x in a product that is done in the loop
 MOST_PIECES = 64  # of one atom: beyond this, columns are shifted against each other rather than cut
 X, STATE, GRAD = 1, 2, 4  # what a value depends on
@@ -25,6 +30,8 @@ class Graph:
     wheres: list[str] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     outputs: dict[str, Refs] = field(default_factory=dict)
+    states: tuple[str, ...] = ()  # what the cell calls them
+    labels: dict[int, str] = field(default_factory=dict)  # of weights: what the cell's author calls them
 
     def add(self, atom: Atom, where: str = "", name: str = "") -> int:
         self.atoms.append(atom)
@@ -73,15 +80,27 @@ def aligned(arg: Read, width: int) -> bool:
     return arg.start == 0 and arg.step == 1 and arg.width == width
 
 
-def build(step: Step, outputs: dict[str, Refs]) -> Graph:
+def build(step: Step, states: tuple[str, ...], outputs: dict[str, Refs]) -> Graph:
     """The graph of a step whose columns leave under the names of `outputs`."""
-    graph = reread(Graph(list(step.atoms), list(step.wheres), dict(step.names), dict(outputs)))
+    words = (dict(step.names), dict(outputs), states, labels(step.tape))
+    graph = reread(Graph(list(step.atoms), list(step.wheres), *words))
     return prune(join_products(settle_reductions(prune(cut(prune(graph))))))
+
+
+def labels(tape: Tape) -> dict[int, str]:
+    """Names for the weights on a tape: parameters as they are called, with ^T where they are transposed."""
+    found: dict[int, str] = {}
+    for number, entry in enumerate(tape.entries):
+        if isinstance(entry.leaf, str):
+            found[number] = entry.leaf.removeprefix("module.")
+        elif entry.function in TRANSPOSES and tape.inputs[number][0] in found:
+            found[number] = f"{found[tape.inputs[number][0]]}^T".replace("^T^T", "")
+    return found
 
 
 def reread(graph: Graph) -> Graph:
     """With the incoming gradient of a state read once, by a copy: later stages cannot read it where it lies."""
-    new = Graph()
+    new = Graph(labels=graph.labels, states=graph.states)
     moved: list[int] = []
     for place, atom in enumerate(graph.atoms):
         atom = atom._replace(args=tuple(arg._replace(atom=moved[arg.atom]) for arg in atom.args))
@@ -114,7 +133,7 @@ def cut(graph: Graph) -> Graph:
     pieces = {}
     for place, atom in enumerate(graph.atoms):
         ends = [0, *sorted(cuts[place]), atom.width]
-        pieces[place] = list(zip(ends[:-1], ends[1:], strict=True))
+        pieces[place] = list(itertools.pairwise(ends))
     return rebuild(graph, pieces)
 
 
@@ -129,8 +148,12 @@ def _cut_at(graph: Graph, cuts: dict[int, set[int]], arg: Read) -> bool:
 
 
 def _match(graph: Graph, cuts: dict[int, set[int]], place: int, arg: Read) -> bool:
-    if arg.step != 1 or not _splits(graph.atoms[arg.atom]):
+    if not _splits(graph.atoms[arg.atom]):
         return False
+    if arg.step != 1:  # read apart or backwards: this atom is cut where the other one is
+        columns = arg.start + arg.step * np.arange(arg.width)
+        pieces = np.searchsorted(sorted(cuts[arg.atom]), columns, side="right")
+        return _extend(graph, cuts, place, set((np.flatnonzero(np.diff(pieces)) + 1).tolist()))
     changed = _cut_at(graph, cuts, arg)
     changed |= _extend(graph, cuts, arg.atom, {arg.start + c for c in cuts[place]})
     inside = {c - arg.start for c in cuts[arg.atom] if arg.start < c < arg.start + arg.width}
@@ -147,15 +170,14 @@ def _extend(graph: Graph, cuts: dict[int, set[int]], atom: int, places: set[int]
 
 def rebuild(graph: Graph, pieces: dict[int, list[tuple[int, int]]]) -> Graph:
     """The same graph with only these pieces of its atoms."""
-    new = Graph()
+    new = Graph(labels=graph.labels, states=graph.states)
     table: dict[int, list[tuple[int, int, int]]] = {}  # old atom: (start, stop, new atom)
     offset: dict[int, Refs] = {}
 
     def move(refs: Refs) -> Refs:
         if not len(refs):
             return refs
-        whole = np.concatenate([offset[int(ref) >> COLUMN_BITS][int(ref) & ((1 << COLUMN_BITS) - 1)][None] for ref in refs])
-        return whole
+        return np.array([offset[ref >> COLUMN_BITS][ref & COLUMN_MASK] for ref in refs.tolist()], dtype=np.int64)
 
     for place in sorted(pieces):
         atom, parts = graph.atoms[place], pieces[place]
@@ -179,9 +201,9 @@ def _piece(atom: Atom, start: int, stop: int, table: Table, where: str) -> Atom:
         return atom
     if is_elementwise(atom):
         moved = [Read(a.atom, a.start + start * a.step, a.step if width > 1 else 1, width) for a in atom.args]
-        args = tuple(_one(arg, table, where) for arg in moved)
-        return Atom(atom.op, width, args, atom.detail)
-    args, details = [], []
+        return Atom(atom.op, width, tuple(_one(arg, table, where) for arg in moved), atom.detail)
+    args: list[Read] = []
+    details: list[Weight] = []
     for place, arg in enumerate(atom.args):
         row = 0
         for part in _parts(arg, table, where):
@@ -208,12 +230,11 @@ def _parts(arg: Read, table: Table, where: str) -> Iterator[Read]:
         if start <= low and high <= stop:
             yield arg._replace(atom=new, start=arg.start - start)
             return
-    if arg.step != 1:
-        raise Refused("columns are gathered over several values", where)
-    for start, stop, new in table[arg.atom]:
-        first, end = max(low, start), min(high, stop)
-        if first < end:
-            yield Read(new, first - start, 1, end - first)
+    columns = arg.start + arg.step * np.arange(arg.width)
+    pieces = np.searchsorted([start for start, _, _ in table[arg.atom]], columns, side="right") - 1
+    for inside in np.split(np.arange(arg.width), np.flatnonzero(np.diff(pieces)) + 1):
+        start, _, new = table[arg.atom][pieces[inside[0]]]
+        yield Read(new, int(columns[inside[0]]) - start, arg.step if len(inside) > 1 else 1, len(inside))
 
 
 REDUCTIONS = {"sum": "add", "max": "maximum", "min": "minimum"}  # and how two partial results are combined
@@ -221,7 +242,7 @@ REDUCTIONS = {"sum": "add", "max": "maximum", "min": "minimum"}  # and how two p
 
 def settle_reductions(graph: Graph) -> Graph:
     """With reductions over columns of one width each, read only through a copy that can be kept."""
-    new = Graph()
+    new = Graph(labels=graph.labels, states=graph.states)
     moved: list[int] = []
     for place, atom in enumerate(graph.atoms):
         atom = atom._replace(args=tuple(arg._replace(atom=moved[arg.atom]) for arg in atom.args))
@@ -243,8 +264,8 @@ def settle_reductions(graph: Graph) -> Graph:
 
 
 def _moved(refs: Refs, moved: list[int]) -> Refs:
-    columns = refs & ((1 << COLUMN_BITS) - 1)
-    return (np.array(moved, dtype=np.int64)[refs >> COLUMN_BITS] << COLUMN_BITS) | columns
+    found: Refs = (np.array(moved, dtype=np.int64)[refs >> COLUMN_BITS] << COLUMN_BITS) | (refs & COLUMN_MASK)
+    return found
 
 
 def is_small_product(graph: Graph, atom: int) -> bool:

@@ -59,7 +59,7 @@ class Levels:
             return self.level[arg.atom]
         if atom.op in ("sum", "max", "min"):
             return self.level[arg.atom] + (not aligned(arg, read.width))
-        return self.level[arg.atom] + (not aligned(arg, atom.width))
+        return self.level[arg.atom] + (read.width != atom.width or not aligned(arg, atom.width))
 
 
 def loops(graph: Graph, compute: list[int], stored: set[int]) -> tuple[Loop, ...]:
@@ -73,7 +73,7 @@ def loops(graph: Graph, compute: list[int], stored: set[int]) -> tuple[Loop, ...
         width = atom.args[0].width if atom.op in ("sum", "max", "min") else atom.width
         scan = place if atom.op == "cumsum" else -1
         passes.setdefault((levels.level[place], width, scan), []).append(place)
-    return tuple(_loop(graph, levels, width, scan >= 0, passes[level, width, scan]) for level, width, scan in sorted(passes))
+    return tuple(_loop(graph, levels, key[1], key[2] >= 0, passes[key]) for key in sorted(passes))
 
 
 def _spread_only(graph: Graph, compute: list[int], place: int) -> bool:

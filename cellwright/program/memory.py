@@ -9,7 +9,7 @@ from cellwright.program.graph import STATE, Graph, aligned
 from cellwright.program.loops import Loop
 from cellwright.program.places import Place
 from cellwright.program.split import Split
-from cellwright.step.atoms import COLUMN_BITS, Read
+from cellwright.step.atoms import Read
 
 
 @dataclass
@@ -80,7 +80,7 @@ def settle(graph: Graph, split: Split, stages: dict[str, tuple[Loop, ...]], oper
     for atom in sorted(split.deferred - set(operands)):
         memory.append(atom, "d")
     depends = graph.depends()
-    fixed = {int(ref) >> COLUMN_BITS for name, refs in graph.outputs.items() if name[:4] in ("left", "righ") for ref in refs}
+    fixed = set(graph.used(*(name for name in graph.outputs if name.startswith(("left", "right")))))
     open_slots: dict[int, Place] = {}
     for atom in sorted(split.kept):
         place = None
@@ -116,7 +116,7 @@ def local_places(graph: Graph, stage: tuple[Loop, ...], homes: dict[int, tuple[P
             source = made.get(arg.atom)
             if source is None or arg.atom in homes or arg.atom in found:
                 continue
-            if source is loop and aligned(arg, loop.width) or graph.atoms[arg.atom].op in ("sum", "max", "min"):
+            if (source is loop and aligned(arg, loop.width)) or graph.atoms[arg.atom].op in ("sum", "max", "min"):
                 continue
             found[arg.atom] = Place("scratch", column)
             column += graph.atoms[arg.atom].width
@@ -128,4 +128,3 @@ def computed(loop: Loop) -> Iterator[int]:
     for product in loop.products:
         yield from product.slots
     yield from loop.atoms
-

@@ -25,7 +25,7 @@ def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
         states: names of its states, for the generated source.
         needs_x: whether the gradient of x is wanted.
     """
-    graph = build(step, _outputs(step, needs_x))
+    graph = build(step, states, _outputs(step, needs_x))
     taken: dict[int, list[Place]] = {}
     for name in list(graph.outputs):
         if name.startswith(("state", "dstate")) or name in ("y", "dx"):
@@ -35,12 +35,12 @@ def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
     places = split(graph)
     differentials = _order([o for o in operands if o.looped], operands)
     places.deferred -= set(differentials)
-    early_homes = {**{a: () for a in places.hoisted | places.kept | set(differentials) | places.deferred}, **taken}
+    early_homes = {**dict.fromkeys(places.hoisted | places.kept | set(differentials) | places.deferred, ()), **taken}
     stored = set(early_homes)
     summed = {atom for refs in sums for atom, _, _ in _atoms_of(refs)}
     stages = {stage: loops(graph, places.compute[stage], stored | summed) for stage in STAGES}
     memory = settle(graph, places, stages, differentials)
-    homes = {atom: tuple([*memory.homes.get(atom, []), *taken.get(atom, [])]) for atom in stored}
+    homes = {atom: (*memory.homes.get(atom, []), *taken.get(atom, [])) for atom in stored}
     local = {stage: local_places(graph, stages[stage], homes) for stage in STAGES}
     columns: dict[int, int] = {}
     for atom in sorted(atom for atom in summed if graph.atoms[atom].op != "const"):
@@ -94,10 +94,12 @@ def _claim(graph: Graph, name: str, taken: dict[int, list[Place]]) -> None:
     """Let the atoms of an output be computed in its place; what cannot be there itself is copied there."""
     column = 0
     refs: list[Refs] = []
+    depends = graph.depends()
     for part in segments(graph.outputs[name]):
         atom = part.atom
         whole = part.start == 0 and part.step == 1 and part.width == graph.atoms[atom].width
-        if not whole or graph.atoms[atom].op in (*LEAVES, "mm", "cumsum") or atom in taken:
+        early = name.startswith("d") and not depends[atom] & GRAD  # as zeros, which are written with the rest
+        if not whole or graph.atoms[atom].op in (*LEAVES, "mm", "cumsum") or atom in taken or early:
             atom = graph.add(Atom("copy", part.width, (part,)), graph.wheres[atom], graph.names.get(atom, ""))
         taken.setdefault(atom, []).append(Place(name, column, "new" if name.startswith(("state", "dstate")) else ""))
         refs.append(graph.refs(atom))
@@ -114,7 +116,8 @@ def _operand(graph: Graph, name: str) -> Operand:
         atom = graph.atoms[part.atom]
         whole = part.start == 0 and part.step == 1 and part.width == atom.width
         memory = atom.op in ("x", "state") and (part.step == 1 or part.width == 1)
-        if not (memory or (whole and atom.op not in LEAVES)):
+        own = looped and not depends[part.atom] & GRAD  # zeros among gradients
+        if own or not (memory or (whole and atom.op not in LEAVES)):
             part = Read(graph.add(Atom("copy", part.width, (part,)), graph.wheres[part.atom]), 0, 1, part.width)
         parts.append(part)
     graph.outputs[name] = np.concatenate([np.arange(r.width) + (r.atom << COLUMN_BITS) + r.start for r in parts])
@@ -187,7 +190,7 @@ def _buffers(
     found["dx"] = Buffer("dx", "sequence", step.input_size)
     for name in ("d", "kept", "hoisted"):
         found[name] = Buffer(name, "sequence", widths.get(name, 0))
-    scratch = [max((p.column + graph.atoms[a].width for a, p in places.items()), default=0) for places in local.values()]
-    found["scratch"] = Buffer("scratch", "local", max(scratch))
+    ends = [place.column + graph.atoms[atom].width for places in local.values() for atom, place in places.items()]
+    found["scratch"] = Buffer("scratch", "local", max(ends, default=0))
     found["sums"] = Buffer("sums", "sums", sums)
     return found

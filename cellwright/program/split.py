@@ -1,4 +1,4 @@
-"""Split: which values are computed before the loop, in it, in the loop backward and after it, by what they depend on."""
+"""Split: what is computed before the loop, in it, in the loop backward and after it, by what it depends on."""
 
 from __future__ import annotations
 
@@ -32,14 +32,17 @@ def split(graph: Graph) -> Split:
     depends = graph.depends()
     found = Split()
     states = set(graph.used(*(name for name in graph.outputs if name.startswith("state"))))
-    first = [atom for atom in range(len(graph.atoms)) if not depends[atom] & GRAD and graph.atoms[atom].op not in LEAVES]
+    made = [atom for atom in range(len(graph.atoms)) if graph.atoms[atom].op not in LEAVES]
+    first = [atom for atom in made if not depends[atom] & GRAD]
     looped = {atom for atom in first if depends[atom] & STATE}
     wanted = set(graph.used("y", *(name for name in graph.outputs if name.startswith("state"))))
     for atom in sorted(graph.ancestors(wanted) & looped) + sorted(wanted):
         reads = {arg.atom for arg in graph.atoms[atom].args} if atom in looped else {atom}
         found.hoisted |= {a for a in reads if a in set(first) - looped and not _again(graph, a, set())}
-    _keep(graph, depends, states, found)
+    zeros = _zeros(graph, depends)
+    _keep(graph, depends, states | zeros, found)
     later = {atom for atom in range(len(graph.atoms)) if depends[atom] & GRAD and graph.atoms[atom].op not in LEAVES}
+    later |= zeros
     inside = _inside(graph, later, depends)
     outside = later - inside
     for atom in outside:
@@ -69,6 +72,17 @@ def demand(graph: Graph, wanted: Iterable[int], memory: set[int]) -> list[int]:
             found.add(atom)
             stack += [arg.atom for arg in graph.atoms[atom].args if arg.atom not in memory]
     return sorted(found)
+
+
+def _zeros(graph: Graph, depends: list[int]) -> set[int]:
+    """What is written among gradients and does not depend on any."""
+    found: set[int] = set()
+    for name in graph.outputs:
+        atoms = set(graph.used(name))
+        product = name.startswith(("left", "right")) and any(depends[atom] & GRAD for atom in atoms)
+        if product or name == "dx" or name.startswith("dstate"):
+            found |= {atom for atom in atoms if not depends[atom] & GRAD and graph.atoms[atom].op not in LEAVES}
+    return found
 
 
 def _inside(graph: Graph, later: set[int], depends: list[int]) -> set[int]:

@@ -26,7 +26,7 @@ class Weight(NamedTuple):
     """A matrix (K, N) of the tape: which of its values, which one of a batch of matrices, first row and column."""
 
     value: int
-    index: tuple[int, ...]
+    place: tuple[int, ...]
     transposed: bool
     row: int
     column: int

@@ -204,7 +204,8 @@ def _named_locals(cell: Cell, trace: Trace, names: dict[int, str]) -> Iterator[N
 
 
 def _step_codes(cell: Cell) -> Iterator[CodeType]:
-    functions: list[Callable[..., Any] | None] = [type(cell).step, getattr(type(getattr(cell, "module", None)), "forward", None)]
+    foreign = getattr(type(getattr(cell, "module", None)), "forward", None)
+    functions: list[Callable[..., Any] | None] = [type(cell).step, foreign]
     for function in functions:
         code = getattr(function, "__code__", None)
         if code is not None:

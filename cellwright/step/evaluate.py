@@ -20,14 +20,20 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
     "erf": torch.erf,
-    **{name: getattr(torch, name) for name in ("neg", "abs", "sign", "floor", "ceil", "round", "trunc", "sqrt", "rsqrt")},
+    **{
+        name: getattr(torch, name)
+        for name in ("neg", "abs", "sign", "floor", "ceil", "round", "trunc", "sqrt", "rsqrt")
+    },
     **{name: getattr(torch, name) for name in ("minimum", "maximum", "reciprocal", "tanh", "exp", "expm1", "log")},
-    **{name: getattr(torch, name) for name in ("log1p", "sin", "cos", "atan", "pow", "eq", "ne", "lt", "le", "gt", "ge")},
+    **{
+        name: getattr(torch, name)
+        for name in ("log1p", "sin", "cos", "atan", "pow", "eq", "ne", "lt", "le", "gt", "ge")
+    },
 }
 
 
 def evaluate(atoms: Sequence[Atom], leaves: Callable[[str, Any], Tensor]) -> list[Tensor]:
-    """The value (B, width) of every atom.
+    """The value (B, width) of every atom, or (1, width) where it is the same for every row.
 
     Args:
         atoms: in an order in which each comes after those it reads.
@@ -44,13 +50,14 @@ def evaluate(atoms: Sequence[Atom], leaves: Callable[[str, Any], Tensor]) -> lis
         if atom.op == "const":
             value = torch.tensor([[atom.detail]], dtype=torch.float64)
         elif atom.op == "mm":
-            value = torch.stack([a @ _matrix(leaves, a, w, atom.width) for a, w in zip(args, atom.detail, strict=True)]).sum(0)
+            terms = [a @ _matrix(leaves, a, w, atom.width) for a, w in zip(args, atom.detail, strict=True)]
+            value = sum(terms[1:], terms[0])
         elif atom.op == "sum":
-            value = torch.cat(args, 1).sum(1, keepdim=True)
+            value = _beside(args).sum(1, keepdim=True)
         elif atom.op in ("max", "min"):
-            value = getattr(torch.cat(args, 1), f"a{atom.op}")(1, keepdim=True)
+            value = getattr(_beside(args), f"a{atom.op}")(1, keepdim=True)
         elif atom.op == "cumsum":
-            value = torch.cat(args, 1).cumsum(1)
+            value = _beside(args).cumsum(1)
         elif atom.op in FUNCTIONS:
             value = FUNCTIONS[atom.op](*args)
         else:
@@ -59,7 +66,13 @@ def evaluate(atoms: Sequence[Atom], leaves: Callable[[str, Any], Tensor]) -> lis
     return values
 
 
+def _beside(args: list[Tensor]) -> Tensor:
+    """Values side by side; those that are the same for every row have one."""
+    rows = max(arg.shape[0] for arg in args)
+    return torch.cat([arg.expand(rows, -1) for arg in args], 1)
+
+
 def _matrix(leaves: Callable[[str, Any], Tensor], rows: Tensor, weight: Any, columns: int) -> Tensor:
-    matrix = leaves("matrix", weight.value)[weight.index]
+    matrix = leaves("matrix", weight.value)[weight.place]
     matrix = matrix.t() if weight.transposed else matrix
     return matrix[weight.row : weight.row + rows.shape[1], weight.column : weight.column + columns]

@@ -22,7 +22,7 @@ class Entry(NamedTuple):
 
     function: Callable[..., Any] | None
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    kwargs: dict[str, Any] = {}
     leaf: Any = None
     summed: bool = False
     part: int | None = None

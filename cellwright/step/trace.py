@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,18 +21,19 @@ from cellwright.step.atoms import Atom, Atoms, Read, Refs, Weight, segments
 from cellwright.step.shadow import ROW_BITS, Mixed, Shadows
 from cellwright.step.tape import Entry, Tape, Value
 
+Zeros = NDArray[np.bool_]
 MOST_OWN = 64  # results of a product within a row: each becomes a sum of its own
 SKIPPED = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818
     """This step cannot become loops; the message names the operation, the second argument the line."""
 
     def __init__(self, reason: str, where: str = "") -> None:
         super().__init__(f"{reason}{f' ({where})' if where else ''}")
 
 
-class Trace(TorchDispatchMode):
+class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The atoms of a step and the tape of what it does to its weights, filled while the step runs under it."""
 
     @classmethod
@@ -39,7 +41,7 @@ class Trace(TorchDispatchMode):
         return False  # this would import all of torch._dynamo, a second or more
 
     def __init__(self, batch: int, dtype: torch.dtype) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.dtype = dtype
         self.atoms = Atoms()
         self.tape = Tape()
@@ -115,7 +117,8 @@ class Trace(TorchDispatchMode):
         tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         rows = [tensor for tensor in tensors if self.has_rows(tensor)]
         if torch.Tag.nondeterministic_seeded in func.tags:
-            raise Refused(f"{name} draws random numbers inside a step: draw them outside and pass them in x", self.where())
+            reason = f"{name} draws random numbers inside a step: draw them outside and pass them in x"
+            raise Refused(reason, self.where())
         if func is torch.ops.aten._local_scalar_dense.default and not (tensors and self._is_constant(tensors[0])):
             raise Refused("a Python decision or number depends on the values of tensors", self.where())
         handled = base in RULES or base in MOVES or base in CREATIONS or base in SUMS or hasattr(self, f"_do_{base}")
@@ -127,7 +130,9 @@ class Trace(TorchDispatchMode):
         self._follow(func, base, name != base, args, kwargs or {}, result, rows)
         return result
 
-    def _follow(self, func: Any, base: str, writes: bool, args: Any, kwargs: Any, result: Any, rows: list[Tensor]) -> None:
+    def _follow(
+        self, func: Any, base: str, writes: bool, args: Any, kwargs: Any, result: Any, rows: list[Tensor]
+    ) -> None:
         outputs = [value for value in tree_flatten(result)[0] if isinstance(value, Tensor)]
         for output in outputs:
             if output.is_floating_point() and output.dtype != self.dtype and output.dim():
@@ -136,10 +141,10 @@ class Trace(TorchDispatchMode):
         many = any(_has_dim(output, self.shadows.batch) for output in outputs)
         lost = bool(rows) and not all(self.has_rows(output) for output in outputs)
         if creates and (many or rows):
-            self._create(result)
+            self._create(base, result)
         elif lost and base in MOVES:  # a copy that could have been a view
             self._compute(base, writes, args, kwargs, result)
-        elif not rows and not (many and not _is_view(func)) or creates:
+        elif (not rows and not (many and not _is_view(func))) or creates:
             self._record(func, writes, args, kwargs, result)
         elif _is_view(func):
             if not all(self.has_rows(output) for output in outputs):  # a batch-free tensor stretched over rows
@@ -151,8 +156,9 @@ class Trace(TorchDispatchMode):
         number = self._values.get(_key(tensor))
         return not self.has_rows(tensor) and (number is None or isinstance(self.tape.entries[number].leaf, Tensor))
 
-    def _create(self, result: Tensor) -> None:
-        first = result.flatten()[0].item() if result.numel() else 0.0
+    def _create(self, base: str, result: Tensor) -> None:
+        known = result.numel() and "empty" not in base  # what lies in memory that nobody wrote is no number
+        first = result.flatten()[0].item() if known else 0.0
         constant = self.atoms.constant(float(first) if bool((result == first).all()) else 0.0)
         self.shadows.put(result, torch.full(result.shape, constant << ROW_BITS))
 
@@ -224,7 +230,23 @@ class Trace(TorchDispatchMode):
 
     def _emit(self, columns: int, op: str, *operands: Any) -> Refs:
         refs = [o if isinstance(o, np.ndarray) else np.full(columns, self.atoms.constant(o)) for o in operands]
-        return self.atoms.elementwise(op, refs, self.where())
+        if self.in_step:
+            return self.atoms.elementwise(op, refs, self.where())
+        zero = np.stack([operand == self.atoms.constant(0.0) for operand in refs])
+        return self._emit_derivative(op, refs, zero) if zero.any() else self.atoms.elementwise(op, refs, "")
+
+    def _emit_derivative(self, op: str, refs: list[Refs], zero: Zeros) -> Refs:
+        """Gradients that are zero stay zero, whatever they are multiplied by, and nothing is added for them."""
+        none = np.zeros_like(zero[0])
+        still = {"mul": zero.any(0), "div": zero[0], "where": zero[1:].all(0), "neg": zero[0], "copy": zero[0]}
+        gone = still.get(op, none)
+        first = zero[-1] if op in ("add", "sub") else none  # a + 0, a - 0
+        second = zero[0] & ~first if op == "add" else none  # 0 + b
+        result = np.where(gone, self.atoms.constant(0.0), np.where(first, refs[0], refs[-1]))
+        rest = ~(gone | first | second)
+        if rest.any():
+            result[rest] = self.atoms.elementwise(op, [operand[rest] for operand in refs], "")
+        return result
 
     def _move(self, base: str, args: Any, kwargs: Any, result: Tensor) -> None:
         if base in ("_to_copy", "to", "lift_fresh", "conj_physical"):
@@ -237,11 +259,14 @@ class Trace(TorchDispatchMode):
         if base == "copy":
             self.shadows.put(result, torch.broadcast_to(self.shadow(args[1]), result.shape))
             return
-        fills = {} if base != "constant_pad_nd" else {2: self.atoms.constant(args[2] if len(args) > 2 else 0) << ROW_BITS}
+        fills: dict[int, int] = {}
+        if base == "constant_pad_nd":
+            fills[2] = self.atoms.constant(args[2] if len(args) > 2 else 0) << ROW_BITS
         moved = [fills.get(place, value) for place, value in enumerate(args)]
         if base == "constant_pad_nd" and len(moved) == 2:
             moved.append(fills[2])
-        kwargs = {key: value for key, value in kwargs.items() if key in ("dim", "start", "end", "step", "dims", "shifts")}
+        known = ("dim", "start", "end", "step", "dims", "shifts")
+        kwargs = {key: value for key, value in kwargs.items() if key in known}
         function = getattr(torch.ops.aten, base)
         self.shadows.put(result, function(*tree_map_only(Tensor, self.shadow, tuple(moved)), **kwargs))
 
@@ -284,10 +309,23 @@ class Trace(TorchDispatchMode):
         rest = [dim for dim in range(columns.dim()) if dim not in dims]
         kept = [1 if dim in dims else columns.shape[dim] for dim in range(columns.dim())]
         lines = columns.permute(*rest, *dims).reshape(int(np.prod(kept)), -1).numpy()
+        if not lines.shape[1]:  # a sum over nothing
+            return torch.full(kept, self.atoms.constant(0.0))
         found = [self.atoms.add(Atom(op, 1, segments(line)), self.where()) for line in lines]
         return torch.from_numpy(np.concatenate([self.atoms.refs(atom) for atom in found])).view(kept)
 
+    def _is_zero(self, columns: Refs) -> bool:
+        return bool((columns == self.atoms.constant(0.0)).all())
+
+    def _note_zeros(self, result: Tensor) -> None:
+        """A sum over the rows of what is zero."""
+        zeros = Entry(torch.ops.aten.zeros.default, (list(result.shape),), {"dtype": self.dtype}, summed=True)
+        self._note(result, self.tape.add(zeros))
+
     def _sum_rows(self, columns: Tensor, result: Tensor) -> None:
+        if self._is_zero(columns.numpy()):
+            self._note_zeros(result)
+            return
         self.sums.append(columns.reshape(-1).numpy())
         leaf = ("sum", len(self.sums) - 1, tuple(result.shape))
         self._note(result, self.tape.add(Entry(None, leaf=leaf, summed=True)))
@@ -359,10 +397,9 @@ class Trace(TorchDispatchMode):
         flipped = a is None  # W @ h.T: the same as (h @ W.T).T
         if axis != (-1 if flipped else -2):
             raise Mixed
-        columns = self.shadows.columns(rows, axis)
-        columns = columns.movedim(axis, -2).squeeze(-2).numpy()  # (batched, K)
+        lines = self.shadows.columns(rows, axis).movedim(axis, -2).squeeze(-2).numpy()  # (batched, K)
         weight = left if flipped else right
-        found = [self._one_product(line, weight, place, batched[0], flipped) for place, line in enumerate(columns)]
+        found = [self._one_product(line, weight, place, batched[0], flipped) for place, line in enumerate(lines)]
         refs = torch.from_numpy(np.stack(found)).unsqueeze(axis)  # (batched, 1, N) or (batched, N, 1)
         self.shadows.put(result, self.shadows.spread(refs, axis))
 
@@ -372,6 +409,8 @@ class Trace(TorchDispatchMode):
             raise Refused("a sum over the batch flows back into rows", self.where())
         matrix = Weight(number, (place,) if batched else (), flipped, 0, 0)
         columns = weight.shape[1] if flipped else weight.shape[2]
+        if not self.in_step and self._is_zero(line):
+            return np.full(columns, self.atoms.constant(0.0))
         args, details, row = [], [], 0
         for part in self._in_memory(line):
             args.append(part)
@@ -408,6 +447,9 @@ class Trace(TorchDispatchMode):
             raise Refused("a product of two tensors that both differ from row to row", self.where())
         left = self.shadows.columns(a, -1).squeeze(-1).numpy()  # (batched, M)
         right = self.shadows.columns(b, -2).squeeze(-2).numpy()  # (batched, N)
+        if self._is_zero(left) or self._is_zero(right):
+            self._note_zeros(result if batched else result[0])
+            return
         first = len(self.products)
         self.products += list(zip(left, right, strict=True))
         leaf = ("product", first, len(left) if batched else None)

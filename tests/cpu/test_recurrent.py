@@ -107,7 +107,9 @@ def test_a_cell_of_ones_own_runs_stacked_and_gives_its_extra_output():
     assert bool((y >= 0).all())
     torch.testing.assert_close(y[-1], torch.relu(h[-1]))
     assert [cell.leak for cell in layer.cells] == [0.5, 0.5]
-    assert "torch.nn does not have the equations of Leaky" in layer.explain()
+    assert "backend c; " in layer.explain()
+    assert "tanh(x @ W_xh + h[t-1] @ W_hh + b_h)" in layer.explain()
+    assert "static void forward_0" in layer.source()
 
 
 def test_layers_have_weights_of_their_own():
@@ -122,10 +124,13 @@ def test_rewritten_equations_are_not_handed_to_torch():
             return 2 * h, c
 
     layer = cw.Recurrent(Peculiar(3, 5))
-    assert next(layer.choices()).backend == "eager"
+    assert next(layer.choices()).backend == "c"
+    plain = cw.Recurrent(list(layer.cells), backend="eager")
+    x = torch.randn(4, 2, 3)
+    torch.testing.assert_close(layer(x)[0], plain(x)[0])
     patched = LSTM(3, 5)
     patched.step = lambda x, h, c: (h, c)
-    assert next(cw.Recurrent(patched).choices()).backend == "eager"
+    assert not cw.Recurrent(patched)(torch.ones(2, 1, 3))[0].any()
 
     class Forward(LSTM):
         def forward(self, x, h, c):
@@ -142,9 +147,9 @@ def test_parametrized_weights_run_in_both_backends():
     cell = LSTM(3, 5)
     nn.utils.parametrizations.weight_norm(cell, "W_hi")
     x = torch.randn(4, 2, 3)
-    fast, plain = cw.Recurrent(cell), cw.Recurrent(cell, backend="eager")
-    assert next(fast.choices()).backend == "torch"
-    torch.testing.assert_close(fast(x)[0], plain(x)[0])
+    plain = cw.Recurrent(cell, backend="eager")
+    for backend in ("c", "torch"):
+        torch.testing.assert_close(cw.Recurrent(cell, backend=backend)(x)[0], plain(x)[0])
 
 
 def test_copies_and_saved_weights_are_the_same_layer():
@@ -191,7 +196,12 @@ def build(**options):
 
 
 ERRORS = [
-    (lambda: cw.Recurrent(nn.GRUCell(3, 5)), CellError, "got an object of GRUCell; write cw.Recurrent("),
+    (lambda: cw.Recurrent(nn.Linear(3, 5)), CellError, "got Linear without them; write cw.adapt(cell, input_size="),
+    (
+        lambda: cw.Recurrent(3),
+        CellError,
+        "cell is a Cell, or a list of them; got an object of int; write cw.Recurrent(",
+    ),
     (lambda: cw.Recurrent(GRU), CellError, "cell is a Cell, or a list of them; got the class GRU; write"),
     (lambda: cw.Recurrent(Wide(28, 16))(torch.zeros(5, 3, 28)), CellError, "h is (3, 16) torch.float32; got (3, 28)"),
     (lambda: cw.Recurrent(Silent(3, 5))(torch.zeros(5, 3, 3)), CellError, "got NoneType from Silent.step; return h"),
@@ -216,7 +226,7 @@ ERRORS = [
     (lambda: RNN(3, 5, "sin"), CellError, "nonlinearity is 'tanh' or 'relu'; got 'sin'"),
     (lambda: cw.Cell(3, 5)(torch.zeros(1, 3)), CellError, "a cell needs a method step"),
     (lambda: build(num_layers=0), SettingError, "num_layers is a whole number of at least 1; got 0"),
-    (lambda: build(backend="warp"), BackendError, "a backend is one of auto, torch, eager; got 'warp'"),
+    (lambda: build(backend="warp"), BackendError, "a backend is one of auto, c, torch, eager; got 'warp'"),
     (lambda: build(dropout=1.0), SettingError, "dropout is a share of at least 0 and below 1; got 1.0"),
     (lambda: build()(torch.zeros(3)), ShapeError, "I = 3 columns and T at least 1; got a tensor of shape (3,)"),
     (lambda: build()(torch.zeros(0, 2, 3)), ShapeError, "got a tensor of shape (0, 2, 3)"),

@@ -59,7 +59,7 @@ def _timed(stage: str, count: int, sums: int, early: str) -> str:
     forward = stage == "forward"
     loop = "for (long t = 0; t < a->T; t++)" if forward else "for (long t = a->T - 1; t >= 0; t--)"
     flush = " if ((t & 31) == 0) flush(a, me);" if sums else ""
-    return f"""// Rows split over the threads, which never wait{", each with its own inputs" if early else ""}; or columns, with a barrier after every pass.
+    return f"""// Rows split over the threads, which never wait; or columns, with a barrier after every pass.
 static void {stage}(const Args *a, long me, long team, const int keep) {{
     if (a->columns) {{
         const Range r = {{0, a->B, me, team, 0, me}};
@@ -77,12 +77,10 @@ def _main(counts: dict[str, int], sums: int) -> str:
     after = " barrier(a->barrier, team); after(a, me, team, 1);" if counts["after"] else ""
     return f"""enum {{ PACK, INFER, TRAIN, BACKWARD }};
 
-long scratch_size(long depth, long rows, long columns) {{ return contract_scratch(depth, rows, columns); }}
-
 void run(const Args *a) {{
     const int team = a->threads ? a->threads() : 1, me = a->thread ? a->thread() : 0;
     if (a->job == PACK)
-        for (long k = 0; k < a->packs; k++) pack(a->pack + k, me, team);
+        for (long k = 0; k < a->packs; k++) core.pack(a->pack + k, me, team);
     if (a->job == INFER) {{ {before.replace("{0}", "0")}forward(a, me, team, 0); }}
     if (a->job == TRAIN) {{ {before.replace("{0}", "1")}forward(a, me, team, 1); }}
     if (a->job == BACKWARD) {{
@@ -90,7 +88,9 @@ void run(const Args *a) {{
         barrier(a->barrier, team);
         for (long k = 0; k < a->blocks; k++) {{
             const Block *q = a->block + k;
-            contract(q->a, q->lda, q->d, q->ldd, q->c, q->columns, a->T * a->B, q->rows, q->columns, a->contract + me * (a->contract_size - contract_scratch(a->T * a->B, q->rows, q->columns)), me, team);
+            const long depth = a->T * a->B, used = core.contract_scratch(depth, q->rows, q->columns);
+            real *scratch = a->contract + me * (a->contract_size - used);  // the function adds me * used
+            core.contract(q->a, q->lda, q->d, q->ldd, q->c, q->columns, depth, q->rows, q->columns, scratch, me, team);
         }}
     }}
 }}

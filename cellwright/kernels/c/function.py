@@ -29,7 +29,9 @@ class Run(torch.autograd.Function):
     """y and the final states of a compiled cell."""
 
     @staticmethod
-    def forward(ctx: Any, fused: Fused, cell: Cell, names: list[str], x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, fused: Fused, cell: Cell, names: list[str], x: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         states, weights = tensors[: len(fused.program.widths)], tensors[len(fused.program.widths) :]
         leaves = lookup(names, weights)
         y, last, saved = fused.forward(x, states, weights_key(weights, fused), leaves, True)
@@ -74,17 +76,18 @@ def run_fused(fused: Fused, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) ->
 
 
 def weights_key(weights: Any, fused: Fused) -> tuple[Any, ...]:
-    """A value that changes whenever a weight does, in place or not."""
+    """A value that changes whenever a weight does: a digest of all their bytes.
+
+    The counters that PyTorch keeps of changes in place miss some: those of fused optimizers and through `.data`.
+    """
     constants = [entry.leaf for entry in fused.program.tape.entries if isinstance(entry.leaf, Tensor)]
-    if any(tensor.is_inference() for tensor in (*weights, *constants)):
-        return (object(),)  # these do not count their changes: never equal to a key before
-    return tuple((tensor.data_ptr(), tensor._version) for tensor in (*weights, *constants))
+    return fused.digest([tensor.detach() for tensor in (*weights, *constants)])
 
 
 def own(y: Tensor) -> Tensor:
     """The same memory as a tensor that is no view, as PyTorch wants what an operation returns."""
     place = (y.storage_offset(), y.size(), y.stride())
-    return torch.empty(0, dtype=y.dtype).set_(y.untyped_storage(), *place)  # type: ignore[call-overload, no-any-return]
+    return torch.empty(0, dtype=y.dtype).set_(y.untyped_storage(), *place)
 
 
 def lookup(names: list[str], weights: Any) -> Any:

@@ -24,6 +24,7 @@ class Entry(NamedTuple):
 
     fused: Fused | None
     reason: str
+    step: Step | None = None
 
 
 _entries: WeakKeyDictionary[Cell, dict[tuple[Any, ...], Entry]] = WeakKeyDictionary()
@@ -41,8 +42,8 @@ def fuse(cell: Cell, dtype: torch.dtype, needs_x: bool) -> Entry:
     key = (dtype, fingerprint(cell), _shapes(cell))
     found = _entries.setdefault(cell, {})
     if (*key, needs_x) not in found:
-        found[*key, needs_x] = _build(cell, dtype, needs_x, key)
-    return found[*key, needs_x]
+        found[(*key, needs_x)] = _build(cell, dtype, needs_x, key)
+    return found[(*key, needs_x)]
 
 
 def _shapes(cell: Cell) -> tuple[Any, ...]:
@@ -61,7 +62,8 @@ def _build(cell: Cell, dtype: torch.dtype, needs_x: bool, key: tuple[Any, ...]) 
         if known is None or known[0] != key:
             known = _steps[cell] = (key, capture(cell, dtype))
         program = plan(known[1], cell.state, needs_x)
-        return Entry(Fused(program, repr(cell).splitlines()[0]), "its step was traced, planned and compiled")
+        fused = Fused(program, repr(cell).splitlines()[0])
+        return Entry(fused, "its step was traced, planned and compiled", known[1])
     except Refused as refused:
         return Entry(None, str(refused))
     except BackendError:

@@ -7,8 +7,11 @@ operator runs forward again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
+import json
+import re
 import weakref
 from typing import Any
 
@@ -19,33 +22,40 @@ from torch import Tensor, nn
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
 from cellwright.kernels.c.function import lookup, own, weights_key
-from cellwright.kernels.c.fuse import leaves_of
+from cellwright.kernels.c.fuse import Entry, leaves_of
 from cellwright.kernels.c.run import Fused, Saved
+from cellwright.program import plan
+from cellwright.step import written
 
+FORMAT = 1  # of the text that stands for a cell in an exported program: raise it when its meaning changes
 FORWARD = "forward(str program, Tensor x, Tensor[] states, Tensor[] weights, bool keep) -> (Tensor, Tensor[], Tensor)"
 BACKWARD = (
     "backward(str program, Tensor x, Tensor[] states, Tensor[] weights, Tensor[] held, Tensor? dy, "
     "Tensor?[] dlast, bool[] wanted) -> Tensor[]"
 )
 ALIGNED = 16  # bytes: what torch.compile expects of every tensor that an operator returns
+SMALL = 1 << 16  # bytes of a weight that is sooner compared than packed again
 
 
 class Named:
-    """A compiled cell with the order of its weights, known to the operators by a name."""
+    """A compiled cell with the order of its weights, as the operators look it up."""
 
     def __init__(self, fused: Fused, names: list[str], leaves: list[Tensor]) -> None:
         self.fused, self.names = fused, names
         self.leaves = [weakref.ref(tensor) for tensor in leaves]
-        code = hashlib.sha256(fused.code.text.encode()).hexdigest()[:16]  # graphs are kept on disk: names tell
-        self.name = f"{fused.code.text.splitlines()[0].removeprefix('// ')} {code} {next(_numbers)}"
 
     def key(self, weights: list[Tensor]) -> tuple[Any, ...]:
-        """As `weights_key`, but never equal to one before where the graph may have reused the memory of a weight."""
-        own = [ref() for ref in self.leaves] or [None] * len(weights)
-        for weight, leaf in zip(weights, own, strict=True):
-            if not isinstance(weight, nn.Parameter) and (leaf is None or leaf.data_ptr() != weight.data_ptr()):
-                return (object(),)
-        return weights_key(weights, self.fused)
+        """As `weights_key`, for weights of which some may lie where the graph had others before, without a trace."""
+        leaves = [ref() for ref in self.leaves] or [None] * len(weights)
+        loose = [w for w, leaf in zip(weights, leaves, strict=True) if not _is_steady(w, leaf)]
+        if any(weight.nbytes > SMALL for weight in loose):
+            return (object(),)
+        return *weights_key(weights, self.fused), *(weight.detach().numpy().tobytes() for weight in loose)
+
+
+def _is_steady(weight: Tensor, leaf: Tensor | None) -> bool:
+    """Whether it is the module's own weight, which counts its changes."""
+    return isinstance(weight, nn.Parameter) or (leaf is not None and leaf.data_ptr() == weight.data_ptr())
 
 
 class Ticket(np.ndarray[Any, np.dtype[np.int64]]):
@@ -56,18 +66,73 @@ class Ticket(np.ndarray[Any, np.dtype[np.int64]]):
 
 _numbers = itertools.count(1)
 _named: weakref.WeakValueDictionary[str, Named] = weakref.WeakValueDictionary()
-_of_cells: weakref.WeakKeyDictionary[Cell, dict[Fused, Named]] = weakref.WeakKeyDictionary()
+_of_cells: weakref.WeakKeyDictionary[Cell, dict[tuple[Fused, bool], tuple[str, Named]]] = weakref.WeakKeyDictionary()
 _tickets: weakref.WeakValueDictionary[int, Ticket] = weakref.WeakValueDictionary()
 
 
-def name_of(fused: Fused, cell: Cell) -> str:
-    """The name under which the operators find a compiled cell, for as long as the cell lives."""
+def name_of(entry: Entry, cell: Cell, whole: bool) -> str:
+    """The name by which the operators find a compiled cell.
+
+    Args:
+        entry: the compiled cell.
+        cell: the cell, for whose life the name holds.
+        whole: write all that there is to compile into the name, so that it holds for good and anywhere.
+    """
+    assert entry.fused is not None
     known = _of_cells.setdefault(cell, {})
-    if fused not in known:
+    if (entry.fused, whole) not in known:
         leaves = leaves_of(cell)
-        known[fused] = Named(fused, list(leaves), list(leaves.values()))
-        _named[known[fused].name] = known[fused]
-    return known[fused].name
+        named = Named(entry.fused, list(leaves), list(leaves.values()))
+        name = _written_name(entry, cell, named) if whole else _short_name(entry.fused)
+        known[entry.fused, whole] = (name, named)
+        _named[name] = named
+    return known[entry.fused, whole][0]
+
+
+def _short_name(fused: Fused) -> str:
+    """Another for another program, as graphs are kept on disk, and for another cell, as each has its own weights."""
+    digest = hashlib.sha256(fused.code.text.encode()).hexdigest()[:16]
+    return f"{fused.code.text.splitlines()[0].removeprefix('// ')} {digest} {next(_numbers)}"
+
+
+def _written_name(entry: Entry, cell: Cell, named: Named) -> str:
+    assert entry.step is not None
+    title = re.sub(r"[^\w ,.=()'-]", " ", repr(cell).splitlines()[0])
+    about = {"cellwright": FORMAT, "title": title, "number": next(_numbers)}
+    return json.dumps({**about, "states": cell.state, "names": named.names, "step": written.write(entry.step)})
+
+
+def _find(name: str) -> Named:
+    found = _named.get(name)
+    if found is not None:
+        return found
+    if name.startswith("{"):
+        return _read(name)
+    raise BackendError(
+        "a compiled function runs in its process, as long as the layers exist that were compiled",
+        f"a call of {name!r}, which is gone",
+        "keep the layer, or compile it again; to take it elsewhere, use torch.export",
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(text: str) -> Named:
+    try:
+        about = json.loads(text)
+        if about["cellwright"] != FORMAT:
+            raise ValueError(f"a cell of format {about['cellwright']}")
+        if not all(re.fullmatch(r"\w+", state) for state in about["states"]):
+            raise ValueError("states without a name")
+        program = plan(written.read(about["step"]), tuple(about["states"]), True)
+        title = re.sub(r"[^\w ,.=()'-]", " ", about["title"])
+        names = [str(name) for name in about["names"]]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise BackendError(
+            f"an exported program holds cells that this version can read, of format {FORMAT}",
+            f"{error}",
+            "export the layer again with this version of cellwright",
+        ) from error
+    return Named(Fused(program, title), names, [])
 
 
 def run_operator(name: str, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -80,24 +145,11 @@ def run_operator(name: str, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) ->
     return y, tuple(last)
 
 
-def _find(name: str) -> Named:
-    found = _named.get(name)
-    if found is None:
-        raise BackendError(
-            "a traced cell runs in the process that compiled it, as long as its layer exists",
-            f"{name!r}, which is not there",
-            "keep the layer that was traced, or trace it again",
-        )
-    return found
-
-
 def _forward(
     name: str, x: Tensor, states: list[Tensor], weights: list[Tensor], keep: bool
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     named = _find(name)
-    y, last, saved = named.fused.forward(
-        x, tuple(states), named.key(weights), lookup(named.names, weights), keep
-    )
+    y, last, saved = named.fused.forward(x, tuple(states), named.key(weights), lookup(named.names, weights), keep)
     y = own(y)
     y = y if y.data_ptr() % ALIGNED == 0 else y.clone()
     return y, [one.clone() for one in last], _issue(saved if keep else None)
@@ -199,9 +251,9 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: list[Tensor | None], _: T
     return None, dx, others[:count], others[count:], None
 
 
-def _register() -> torch.library.Library:
-    library = torch.library.Library("cellwright", "DEF")  # torch.library.custom_op would take ten times as long
-    library.define(FORWARD)
+def _register() -> Any:
+    library: Any = torch.library.Library("cellwright", "DEF")  # type: ignore[no-untyped-call]
+    library.define(FORWARD)  # torch.library.custom_op does the same in ten times the time
     library.define(BACKWARD)
     library.impl("forward", _forward, "CPU")
     library.impl("backward", _backward, "CPU")

@@ -9,17 +9,22 @@ import torch
 from cellwright.kernels.c.frame import TOTALS, frame
 from cellwright.kernels.c.numbers import number
 from cellwright.program.equations import equation, identifiers, read_label
+from cellwright.program.graph import aligned
 from cellwright.program.loops import Loop, Product
 from cellwright.program.memory import computed
 from cellwright.program.places import Place
 from cellwright.program.program import Program
 from cellwright.program.split import STAGES
-from cellwright.step.atoms import LEAVES, Read
+from cellwright.step.atoms import Read
 from cellwright.step.ops import OPS
 
-REDUCE = {"sum": ("v_sum_n", "add_of", "0"), "max": ("v_max_n", "max_of", "-INFINITY"), "min": ("v_min_n", "least_of", "INFINITY")}
-COLUMNS = """V_FN void {name}_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile, long at,
-                Range part, const int keep) {{
+REDUCE = {  # over the lanes of a vector, of two numbers, of none
+    "sum": ("v_sum_n", "add_of", "0"),
+    "max": ("v_max_n", "max_of", "-INFINITY"),
+    "min": ("v_min_n", "least_of", "INFINITY"),
+}
+COLUMNS = """V_FN void {name}_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
+                long at, Range part, const int keep) {{
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;"""
 MEMORY = """// Where the values of one step lie: the first row of each.
 typedef struct {{
@@ -101,7 +106,8 @@ class _Renderer:
         self.graph = program.graph
         self.title = title
         self.names = identifiers(program.graph)
-        self.owner = {atom: stage for stage in reversed(STAGES) for loop in program.stages[stage] for atom in computed(loop)}
+        stages = [(stage, loop) for stage in reversed(STAGES) for loop in program.stages[stage]]
+        self.owner = {atom: stage for stage, loop in stages for atom in computed(loop)}  # the first that computes it
         self.weights = sorted({a.detail for a in self.graph.atoms if a.op == "weight"})
         self.reductions = [p for p, a in enumerate(self.graph.atoms) if a.op in REDUCE]
         self.packs = [
@@ -138,7 +144,7 @@ class _Renderer:
         real = "#define REAL_DOUBLE\n" if self.program.dtype == torch.float64 else ""
         wraps = " ".join(f"wrap{k}," for k in range(len(self.program.widths))).rstrip(",")
         return (
-            f"// {self.title}\n{real}#include \"loops.h\"\n\n"
+            f'// {self.title}\n{real}#include "loops.h"\n\n'
             "typedef struct {\n"
             f"    long T, B, job, columns, rows, packs, blocks, parts, contract_size, hold, {wraps};\n"
             "    int (*thread)(void), (*threads)(void);\n"
@@ -162,9 +168,13 @@ class _Renderer:
         lines = []
         for atom in loop.reductions:
             start = REDUCE[self.graph.atoms[atom].op][2]
-            where = f"arg->reductions[({self.reductions.index(atom)} * arg->parts + part.me) * arg->rows + row + part.shift]"
+            where = self.partial(atom)
             lines.append(f"    for (long row = part.b0; row < part.b1; row++) {where} = {start};\n")
         return lines
+
+    def partial(self, atom: int) -> str:
+        """Where this thread adds up a reduction of a row."""
+        return f"arg->reductions[({self.reductions.index(atom)} * arg->parts + part.me) * arg->rows + row + part.shift]"
 
     def products(self, stage: str, place: int, loop: Loop) -> list[str]:
         lines, first = self.prefetches(stage, loop), "0"
@@ -228,7 +238,7 @@ class _Renderer:
 
     def reduce(self, stage: str, atom: int, loop: Loop, known: set[int]) -> list[str]:
         over, both, _ = REDUCE[self.graph.atoms[atom].op]
-        where = f"arg->reductions[({self.reductions.index(atom)} * arg->parts + part.me) * arg->rows + row + part.shift]"
+        where = self.partial(atom)
         lines = []
         for arg in self.graph.atoms[atom].args:
             value = self.operand(stage, arg, loop, known, False)
@@ -239,12 +249,14 @@ class _Renderer:
         name, lines = self.names[atom], []
         if self.owner[atom] == stage:
             for home in self.program.homes.get(atom, ()):
-                lines.append(f"    {self.guard(home, atom)}v_store_n({self.address(home, 'row')} + col, {name}, lanes);")
+                to = f"{self.address(home, 'row')} + col"
+                lines.append(f"    {self.guard(home, atom)}v_store_n({to}, {name}, lanes);")
             if atom in self.program.sums:
                 where = f"m.sums + {self.program.sums[atom]} + col"
                 lines.append(f"    v_store_n({where}, v_load_n({where}, lanes) + {name}, lanes);")
         if atom in self.program.locals[stage]:
-            lines.append(f"    v_store_n({self.address(self.program.locals[stage][atom], 'row')} + col, {name}, lanes);")
+            to = f"{self.address(self.program.locals[stage][atom], 'row')} + col"
+            lines.append(f"    v_store_n({to}, {name}, lanes);")
         return lines
 
     def guard(self, home: Place, atom: int) -> str:
@@ -260,7 +272,7 @@ class _Renderer:
             return number(atom.detail)
         if atom.op in REDUCE:
             return f"v_set1({self.total(arg.atom)})"
-        if arg.atom in known and (arg.atom in loop.scalars or (arg.start == 0 and arg.step == 1 and arg.width == loop.width)):
+        if arg.atom in known and (arg.atom in loop.scalars or aligned(arg, loop.width)):
             return self.names[arg.atom]
         pointer, _ = self.row(stage, arg, "row")
         if scalar or arg.step == 0 or (atom.width == 1 and loop.width > 1):
@@ -344,6 +356,3 @@ class _Renderer:
     def run(self) -> str:
         counts = {stage: len(self.program.stages[stage]) for stage in STAGES}
         return frame(counts, self.program.buffers["sums"].width)
-
-
-__all__ = ["LEAVES", "Source", "render"]

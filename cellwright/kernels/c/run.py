@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import weakref
 from array import array
 from collections.abc import Callable
@@ -59,6 +60,28 @@ class Saved:
     sizes: tuple[int, int]
 
 
+class Core(ctypes.Structure):
+    """The table of functions in core.h, compiled once for all cells."""
+
+    _fields_ = (
+        ("tiles", ctypes.c_void_p),
+        ("pack", ctypes.c_void_p),
+        ("digest", ctypes.c_void_p),
+        ("contract", ctypes.c_void_p),
+        ("contract_scratch", ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)),
+    )
+
+
+@functools.cache
+def core(dtype: torch.dtype) -> Core:
+    """The core for numbers of this type."""
+    real = "#define REAL_DOUBLE\n" if dtype == torch.float64 else ""
+    library = load(f'// The core for {dtype}.\n#define CELLWRIGHT_CORE\n{real}#include "core.h"\n', HEADERS)
+    library.core.restype = ctypes.POINTER(Core)
+    table: Core = library.core().contents
+    return table
+
+
 class Fused:
     """A program compiled for this machine."""
 
@@ -66,9 +89,10 @@ class Fused:
         self.program = program
         self.code: Source = render(program, title)
         self.library = load(self.code.text, HEADERS)
-        self.library.scratch_size.restype = ctypes.c_long
-        self.library.scratch_size.argtypes = (ctypes.c_long,) * 3
-        self._packed: dict[bool, Packed] = {}
+        self.core = core(program.dtype)
+        self.library.connect(ctypes.byref(self.core))
+        self._digest: int = self.core.digest or 0
+        self._packed: Packed | None = None
         self._pool = Pool()
         graph = program.graph
         self._weights = {value for value, _ in self.code.weights}
@@ -156,11 +180,25 @@ class Fused:
     # Weights.
 
     def packed(self, key: tuple[Any, ...], leaves: Leaves, keep: bool) -> Packed:
-        """The weights in the order of the loops; packed again only after they changed."""
-        found = self._packed.get(keep)
+        """The weights in the order of the loops: in training always anew, else only after they changed."""
+        if keep:
+            return self._pack(key, leaves, keep)
+        found = self._packed
         if found is None or found.key != key:
-            found = self._packed[keep] = self._pack(key, leaves, keep)
+            found = self._packed = self._pack(key, leaves, keep)
         return found
+
+    def digest(self, tensors: list[Tensor]) -> tuple[Any, ...]:
+        """A number for each of these tensors that tells other contents from these."""
+        whole = [tensor.contiguous() for tensor in tensors]
+        threads = torch.get_num_threads()
+        jobs = array("q", [part for t in whole for part in (t.data_ptr(), t.numel() * t.element_size())])
+        found = array("q", [0] * (len(whole) * threads))
+        jobs.extend([0] * (not jobs))
+        values = (len(whole), jobs.buffer_info()[0], found.buffer_info()[0], *thread_functions())
+        argument = array("q", values)
+        launch(self._digest, argument.buffer_info()[0], threads)
+        return (*(tensor.shape for tensor in tensors), *found)
 
     def _pack(self, key: tuple[Any, ...], leaves: Leaves, keep: bool) -> Packed:
         program, graph = self.program, self.program.graph
@@ -185,7 +223,7 @@ class Fused:
             for slot, atom in enumerate(product.slots):
                 before = 0
                 for arg, weight in zip(product.inputs, graph.atoms[atom].detail, strict=True):
-                    matrix = values[weight.value][weight.index]
+                    matrix = values[weight.value][weight.place]
                     matrix = matrix.t() if weight.transposed else matrix
                     alive.append(matrix)
                     row, column = matrix.stride()
@@ -207,7 +245,7 @@ class Fused:
     def _by_columns(self, T: int, B: int) -> bool:
         """Whether threads share the columns of every row, or each takes rows of its own."""
         team = self._team(T, B)
-        return team > 1 and B < 6 * team
+        return team > 1 and 6 * team > B
 
     def _one_step(self, T: int, B: int, keep: bool) -> bool:
         """Whether what is hoisted is made step by step and dropped: where rows are split and nothing is kept."""
@@ -228,7 +266,7 @@ class Fused:
         for block, result in zip(program.blocks, results or [], strict=bool(results)):
             blocks += [*self._address(block.left, buffers), *self._address(block.right, buffers)]
             blocks += [result.data_ptr(), block.rows, block.columns]
-            size = max(size, self.library.scratch_size(T * B, block.rows, block.columns))
+            size = max(size, self.core.contract_scratch(T * B, block.rows, block.columns))
         contract = like.new_empty(team * size + 64)
         extra = {"reductions": reductions, "contract": contract}
         self._launch(job, T, B, buffers, packed, blocks=blocks, extra=extra, rows=rows, size=size, team=team)
@@ -236,7 +274,8 @@ class Fused:
     def _address(self, place: Place, buffers: dict[str, Tensor]) -> tuple[int, int]:
         buffer = buffers[place.buffer]
         skipped = buffer[0].numel() if place.when == "new" else 0
-        return buffer.data_ptr() + (place.column + skipped) * buffer.element_size(), self.program.buffers[place.buffer].width
+        offset = (place.column + skipped) * buffer.element_size()
+        return buffer.data_ptr() + offset, self.program.buffers[place.buffer].width
 
     def _launch(
         self,

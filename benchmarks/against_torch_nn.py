@@ -1,0 +1,77 @@
+"""Against torch.nn.LSTM, GRU and RNN (oneDNN and ATen on the CPU): same weights, inference and training."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from common import (
+    CELLS,
+    GATES,
+    OUTPUTS,
+    Row,
+    Shape,
+    Work,
+    agree,
+    agree_on_gradients,
+    as_torch_nn,
+    finish,
+    gradients,
+    inference,
+    inputs,
+    measure,
+    options,
+    stacked_gradients,
+    start,
+    training,
+)
+from machine import peak
+from torch import Tensor, nn
+
+import cellwright as cw
+
+VERSIONS = f"torch {torch.__version__}"
+
+
+def main() -> None:
+    given = options(__doc__, cells=CELLS).parse_args()
+    start(given)
+    given.peak = peak(given.threads)
+    rows = [row for size in given.shapes for name in given.cells for row in rows_of(name, size, given)]
+    finish(f"torch.nn ({VERSIONS})", rows, given)
+
+
+def rows_of(name: str, size: Shape, given: argparse.Namespace) -> list[Row]:
+    """Check and time one cell in one shape."""
+    cell = CELLS[name](size.I, size.H)
+    ours, rival = cw.Recurrent(cell, backend="c"), as_torch_nn(cell)
+    x, dy = inputs(size, given.dx)
+    title = f"nn.{type(rival).__name__}"
+    works = inference(lambda: rival(x)[0]), inference(lambda: ours(x)[0])
+    difference = agree(f"outputs of {name} {size}", works[1].call(), works[0].call(), OUTPUTS)
+    rows = [measure((title, name, "infer"), size, works, GATES[name], difference, given, VERSIONS)]
+    works = work_training(rival, x, dy), work_training(ours, x, dy)
+    difference = check_gradients(f"{name} {size}", works, cell, rival, x)
+    rows.append(measure((title, name, "train"), size, works, GATES[name], difference, given, VERSIONS))
+    return rows
+
+
+def work_training(layer: nn.Module, x: Tensor, dy: Tensor) -> Work:
+    """A training step of a layer that returns (y, state)."""
+    return training(lambda: layer(x)[0], list(layer.parameters()), dy, x)
+
+
+def check_gradients(what: str, works: tuple[Work, Work], cell: cw.Cell, rival: nn.RNNBase, x: Tensor) -> float:
+    """That the gradients of all weights, and of x where it is wanted, are the same."""
+    theirs = gradients(works[0], [*rival.parameters(), x])
+    gradients(works[1], cell.parameters())
+    pairs = list(zip(stacked_gradients(cell), theirs, strict=False))
+    if hasattr(cell, "b_hn"):  # inside of GRU's brackets; torch.nn's other recurrent biases repeat the inputs'
+        pairs.append((cell.b_hn.grad, theirs[3][-cell.hidden_size :]))
+    if x.grad is not None:
+        pairs.append((x.grad, theirs[-1]))
+    return agree_on_gradients(what, pairs)
+
+
+if __name__ == "__main__":
+    main()
