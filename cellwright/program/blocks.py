@@ -7,6 +7,7 @@ from typing import NamedTuple
 from cellwright.program.graph import Graph
 from cellwright.program.places import Block, Part, Place
 from cellwright.step.atoms import Read
+from cellwright.step.trace import Refused
 
 
 class Operand(NamedTuple):
@@ -50,7 +51,9 @@ def plan_blocks(
 
 def _key(graph: Graph, homes: Homes, a: Read, b: Read, flipped: bool) -> tuple[Key, int, int]:
     fixed, moving = (b, a) if flipped else (a, b)
-    place = next(home for home in homes[moving.atom] if home.buffer == "d")
+    place = next((home for home in homes[moving.atom] if home.buffer == "d"), None)
+    if place is None:
+        raise Refused("the gradient of a matrix depends on no gradient", graph.wheres[moving.atom])
     return (where(graph, homes, fixed), fixed.width, flipped), place.column + moving.start, moving.width
 
 

@@ -91,7 +91,10 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         number = self.value(tensor)
         if self.tape.entries[number].summed:
             raise Refused("sums over the batch flow back into rows", self.where())
-        if tensor.numel() == 1 and number is not None:
+        made = self.tape.entries[number].function
+        if tensor.numel() == 1 and made is not None and made.overloadpacket.__name__ in CREATIONS:
+            return torch.full(tensor.shape, self.atoms.constant(tensor.item()) << ROW_BITS)
+        if tensor.numel() == 1:
             single = self.atoms.add(Atom("weight", 1, (), (number, ())))
             return torch.full(tensor.shape, int(self.atoms.refs(single)[0]) << ROW_BITS)
         repeated = [dim for dim, stride in enumerate(tensor.stride()) if stride == 0]

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from cellwright.cells import Cell
+from cellwright.kernels.c.buffers import Saved
+from cellwright.kernels.c.core import digest
 from cellwright.kernels.c.fuse import leaves_of
-from cellwright.kernels.c.run import Fused, Saved
+from cellwright.kernels.c.run import Fused
 from cellwright.step import unroll
 
 
@@ -81,7 +83,7 @@ def weights_key(weights: Any, fused: Fused) -> tuple[Any, ...]:
     The counters that PyTorch keeps of changes in place miss some: those of fused optimizers and through `.data`.
     """
     constants = [entry.leaf for entry in fused.program.tape.entries if isinstance(entry.leaf, Tensor)]
-    return fused.digest([tensor.detach() for tensor in (*weights, *constants)])
+    return digest(fused.core, [tensor.detach() for tensor in (*weights, *constants)])
 
 
 def own(y: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
-from cellwright.kernels.c.function import lookup, own, weights_key
+from cellwright.kernels.c.buffers import Saved
+from cellwright.kernels.c.function import lookup, weights_key
 from cellwright.kernels.c.fuse import Entry, leaves_of
-from cellwright.kernels.c.run import Fused, Saved
+from cellwright.kernels.c.run import Fused
 from cellwright.program import plan
 from cellwright.step import written
 
@@ -42,7 +43,7 @@ class Named:
 
     def __init__(self, fused: Fused, names: list[str], leaves: list[Tensor]) -> None:
         self.fused, self.names = fused, names
-        self.leaves = [weakref.ref(tensor) for tensor in leaves]
+        self.leaves = [weakref.ref(tensor) for tensor in leaves]  # none where no module owns the weights
 
     def key(self, weights: list[Tensor]) -> tuple[Any, ...]:
         """As `weights_key`, for weights of which some may lie where the graph had others before, without a trace."""
@@ -61,6 +62,7 @@ def _is_steady(weight: Tensor, leaf: Tensor | None) -> bool:
 class Ticket(np.ndarray[Any, np.dtype[np.int64]]):
     """The memory of a tensor that stands for what a forward run kept; both end together."""
 
+    named: Named  # which backward needs too, even if its layer is gone by then
     saved: Saved | None = None
 
 
@@ -82,7 +84,7 @@ def name_of(entry: Entry, cell: Cell, whole: bool) -> str:
     known = _of_cells.setdefault(cell, {})
     if (entry.fused, whole) not in known:
         leaves = leaves_of(cell)
-        named = Named(entry.fused, list(leaves), list(leaves.values()))
+        named = Named(entry.fused, list(leaves), [] if whole else list(leaves.values()))
         name = _written_name(entry, cell, named) if whole else _short_name(entry.fused)
         known[entry.fused, whole] = (name, named)
         _named[name] = named
@@ -97,8 +99,7 @@ def _short_name(fused: Fused) -> str:
 
 def _written_name(entry: Entry, cell: Cell, named: Named) -> str:
     assert entry.step is not None
-    title = re.sub(r"[^\w ,.=()'-]", " ", repr(cell).splitlines()[0])
-    about = {"cellwright": FORMAT, "title": title, "number": next(_numbers)}
+    about = {"cellwright": FORMAT, "title": _plain(repr(cell).splitlines()[0]), "number": next(_numbers)}
     return json.dumps({**about, "states": cell.state, "names": named.names, "step": written.write(entry.step)})
 
 
@@ -124,15 +125,19 @@ def _read(text: str) -> Named:
         if not all(re.fullmatch(r"\w+", state) for state in about["states"]):
             raise ValueError("states without a name")
         program = plan(written.read(about["step"]), tuple(about["states"]), True)
-        title = re.sub(r"[^\w ,.=()'-]", " ", about["title"])
-        names = [str(name) for name in about["names"]]
+        return Named(Fused(program, _plain(about["title"])), [str(name) for name in about["names"]], [])
+    except BackendError:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise BackendError(
             f"an exported program holds cells that this version can read, of format {FORMAT}",
             f"{error}",
             "export the layer again with this version of cellwright",
         ) from error
-    return Named(Fused(program, title), names, [])
+
+
+def _plain(title: str) -> str:
+    return re.sub(r"[^\w ,.=()'-]", " ", title)  # it becomes a comment in C
 
 
 def run_operator(name: str, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -150,13 +155,13 @@ def _forward(
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     named = _find(name)
     y, last, saved = named.fused.forward(x, tuple(states), named.key(weights), lookup(named.names, weights), keep)
-    y = own(y)
-    y = y if y.data_ptr() % ALIGNED == 0 else y.clone()
-    return y, [one.clone() for one in last], _issue(saved if keep else None)
+    y = torch.from_numpy(y.numpy()) if y.data_ptr() % ALIGNED == 0 else y.clone()  # with a storage of its own
+    return y, [one.clone() for one in last], _issue(named, saved if keep else None)
 
 
-def _issue(saved: Saved | None) -> Tensor:
+def _issue(named: Named, saved: Saved | None) -> Tensor:
     ticket = np.zeros(1, np.int64).view(Ticket)
+    ticket.named = named
     if saved is not None:
         ticket[0] = next(_numbers)
         ticket.saved = saved
@@ -242,6 +247,12 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: list[Tensor | None], _: T
     named = _find(ctx.name)
     _, need_x, need_states, need_weights, _ = ctx.needs_input_grad
     program = named.fused.program
+    if need_x and not program.needs_x:
+        raise BackendError(
+            "the gradient of x exists where x asked for one when the layer was compiled",
+            f"an x of {ctx.name!r} that did not",
+            "compile it again with x.requires_grad_()",
+        )
     known = [program.needs_x, *[True] * count, *(name in program.gradients for name in named.names)]
     needs = [need_x, *need_states, *need_weights]
     wanted = [need and has for need, has in zip(needs, known, strict=True)]

@@ -8,6 +8,7 @@ import torch
 
 from cellwright.kernels.c.frame import TOTALS, frame
 from cellwright.kernels.c.numbers import number
+from cellwright.kernels.c.templates import COLUMNS, MEMORY, PLAIN, SCAN, TILED
 from cellwright.program.equations import equation, identifiers, read_label
 from cellwright.program.graph import aligned
 from cellwright.program.loops import Loop, Product
@@ -23,62 +24,6 @@ REDUCE = {  # over the lanes of a vector, of two numbers, of none
     "max": ("v_max_n", "max_of", "-INFINITY"),
     "min": ("v_min_n", "least_of", "INFINITY"),
 }
-COLUMNS = """V_FN void {name}_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
-                long at, Range part, const int keep) {{
-    (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;"""
-MEMORY = """// Where the values of one step lie: the first row of each.
-typedef struct {{
-{fields}}} Memory;
-
-V_FN Memory memory(const Args *arg, long step, Range part) {{
-    return (Memory){{
-{values}    }};
-}}
-"""
-TILED = """
-static void {name}(const Args *arg, long step, Range part, const int keep) {{
-    enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
-    vec tile[{tile} * TILE_ROWS];
-    const Memory m = memory(arg, step, part);
-{start}    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
-    for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {{
-        const long count = min_of(U, VECTORS - panel * U);
-        for (long block = 0; block < blocks; block++) {{
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
-{products}            for (long row = first; row < first + rows; row++)
-                for (long unit = 0; unit < count; unit++) {{
-                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
-                    if (col + VL <= W) {name}_at(arg, m, row, col, VL, tile, at, part, keep);
-                    else {name}_at(arg, m, row, col, W % VL, tile, at, part, keep);
-                }}
-        }}
-    }}
-}}
-"""
-PLAIN = """
-static void {name}(const Args *arg, long step, Range part, const int keep) {{
-    enum {{ W = {width}, VECTORS = (W + VL - 1) / VL }};
-    const Memory m = memory(arg, step, part);
-{start}    const long start = VECTORS * part.me / part.team, stop = VECTORS * (part.me + 1) / part.team;
-    for (long row = part.b0; row < part.b1; row++)
-        for (long col = start * VL; col < stop * VL; col += VL) {{
-            if (col + VL <= W) {name}_at(arg, m, row, col, VL, 0, 0, part, keep);
-            else {name}_at(arg, m, row, col, W % VL, 0, 0, part, keep);
-        }}
-}}
-"""
-SCAN = """// {made} = cumsum({read}), row by row: rows are split over the threads, columns never.
-static void {name}(const Args *arg, long step, Range part, const int keep) {{
-    (void)keep;
-    const Memory m = memory(arg, step, part);
-    const long rows = part.b1 - part.b0;
-    for (long row = part.b0 + rows * part.me / part.team; row < part.b0 + rows * (part.me + 1) / part.team; row++) {{
-        real sum = 0;
-        long to = 0;
-{lines}    }}
-}}
-"""
 HELD = ("d", "kept", "hoisted")  # rows of all steps, or of one step at a time where nothing is kept
 UNITS = {1: 4, 2: 2, 3: 4, 5: 4, 6: 2, 7: 4}  # vectors of columns in a panel, by slots: so that tiles come out full
 

@@ -3,83 +3,26 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import weakref
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cellwright.kernels.c.buffers import Packed, Pool, Saved
 from cellwright.kernels.c.build import load
+from cellwright.kernels.c.core import HEADERS, core
 from cellwright.kernels.c.openmp import launch, thread_functions
 from cellwright.kernels.c.render import Source, render
 from cellwright.program import Program
 from cellwright.program.places import Part, Place
 
-HEADERS = Path(__file__).parent
 PACK, INFER, TRAIN, BACKWARD = range(4)
 CHUNK = 96  # rows, as in loops.h
 LANES = 64  # at most: the packed weights are padded to whole vectors of it
 Leaves = Callable[[Any], Tensor]
-
-
-class Pool:
-    """Memory that was given back, for the next run of the same size: fresh pages cost more than filling them."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
-
-    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        found = self._kept.pop(name, None)
-        return found if found is not None and found.shape == shape else like.new_empty(shape)
-
-    def give(self, buffers: dict[str, Tensor]) -> None:
-        self._kept.update(buffers)
-
-
-@dataclass(eq=False)
-class Packed:
-    """Weights as the loops want them, and what they were made from."""
-
-    key: tuple[Any, ...]
-    vectors: dict[str, Tensor]
-    whole: dict[str, Tensor]
-    values: dict[int, Tensor]
-
-
-@dataclass(eq=False)
-class Saved:
-    """What a forward run leaves for the backward one."""
-
-    buffers: dict[str, Tensor]
-    packed: Packed
-    sizes: tuple[int, int]
-
-
-class Core(ctypes.Structure):
-    """The table of functions in core.h, compiled once for all cells."""
-
-    _fields_ = (
-        ("tiles", ctypes.c_void_p),
-        ("pack", ctypes.c_void_p),
-        ("digest", ctypes.c_void_p),
-        ("contract", ctypes.c_void_p),
-        ("contract_scratch", ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)),
-    )
-
-
-@functools.cache
-def core(dtype: torch.dtype) -> Core:
-    """The core for numbers of this type."""
-    real = "#define REAL_DOUBLE\n" if dtype == torch.float64 else ""
-    library = load(f'// The core for {dtype}.\n#define CELLWRIGHT_CORE\n{real}#include "core.h"\n', HEADERS)
-    library.core.restype = ctypes.POINTER(Core)
-    table: Core = library.core().contents
-    return table
 
 
 class Fused:
@@ -91,7 +34,6 @@ class Fused:
         self.library = load(self.code.text, HEADERS)
         self.core = core(program.dtype)
         self.library.connect(ctypes.byref(self.core))
-        self._digest: int = self.core.digest or 0
         self._packed: Packed | None = None
         self._pool = Pool()
         graph = program.graph
@@ -187,18 +129,6 @@ class Fused:
         if found is None or found.key != key:
             found = self._packed = self._pack(key, leaves, keep)
         return found
-
-    def digest(self, tensors: list[Tensor]) -> tuple[Any, ...]:
-        """A number for each of these tensors that tells other contents from these."""
-        whole = [tensor.contiguous() for tensor in tensors]
-        threads = torch.get_num_threads()
-        jobs = array("q", [part for t in whole for part in (t.data_ptr(), t.numel() * t.element_size())])
-        found = array("q", [0] * (len(whole) * threads))
-        jobs.extend([0] * (not jobs))
-        values = (len(whole), jobs.buffer_info()[0], found.buffer_info()[0], *thread_functions())
-        argument = array("q", values)
-        launch(self._digest, argument.buffer_info()[0], threads)
-        return (*(tensor.shape for tensor in tensors), *found)
 
     def _pack(self, key: tuple[Any, ...], leaves: Leaves, keep: bool) -> Packed:
         program, graph = self.program, self.program.graph

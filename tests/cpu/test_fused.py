@@ -1,0 +1,194 @@
+"""The fused loops equal the equations step by step: outputs, states, all gradients, at any size and on any threads."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cellwright as cw
+from cellwright.cells import GRU, LIBRARY, LSTM, RNN
+from cellwright.kernels.c import run
+from tests.oracle import as_function, assert_alike, closeness, drawn_inputs, flat, results_and_gradients, twins
+
+SIZES = [(1, 1), (2, 7), (5, 33), (3, 65)]  # inputs, units: whole vectors, none, and one column more than some
+
+
+@contextmanager
+def threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check(cell, steps, batch, dtype=torch.float64, **options):
+    fused, plain = (layer.to(dtype) for layer in twins(cell, **options))
+    inputs = drawn_inputs(fused, steps, batch, dtype)
+    assert_alike(as_function(fused), as_function(plain), inputs, closeness(dtype, steps, cell.hidden_size))
+
+
+@pytest.mark.parametrize(("inputs", "hidden"), SIZES)
+@pytest.mark.parametrize("name", LIBRARY)
+def test_results_and_all_gradients_equal_the_reference(name, inputs, hidden):
+    for steps, batch in [(1, 1), (1, 4), (9, 1), (5, 13)]:
+        check(LIBRARY[name](inputs, hidden), steps, batch)
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_float32_is_as_close_as_rounding_allows(name):
+    check(LIBRARY[name](5, 33), 30, 7, torch.float32)
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_long_sequences_stay_exact(name):
+    check(LIBRARY[name](2, 7), 300, 3)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_stacked_and_bidirectional_layers(name, bidirectional, batch_first):
+    check(LIBRARY[name](2, 7), 6, 3, num_layers=2, bidirectional=bidirectional, batch_first=batch_first)
+
+
+_KEPT = {}  # one cell of each size for all drawn shapes: what is compiled once serves every T and B
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    steps=st.integers(1, 31),
+    batch=st.integers(1, 29),
+    name=st.sampled_from(["gru-reset-before", "lstm"]),
+    size=st.sampled_from([(3, 5), (2, 7)]),
+    team=st.integers(1, 2),
+)
+def test_any_number_of_steps_and_rows(steps, batch, name, size, team):
+    cell = _KEPT.setdefault((name, size), LIBRARY[name](*size).double())
+    with threads(team):
+        check(cell, steps, batch)
+
+
+@settings(deadline=None, max_examples=6)
+@given(inputs=st.sampled_from([1, 4, 11, 17]), hidden=st.sampled_from([2, 3, 8, 13, 16, 19, 31, 64]))
+def test_any_number_of_columns(inputs, hidden):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CELLWRIGHT_CFLAGS", "-O1")  # quick to compile
+        check(GRU(inputs, hidden), 3, 5)
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_states_that_are_not_given_are_zeros(name):
+    fused, plain = twins(LIBRARY[name](2, 7).double())
+    x = torch.randn(4, 3, 2, dtype=torch.float64)
+    for one, other in zip(flat(fused(x)), flat(plain(x)), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-13, rtol=0)
+
+
+def test_a_sequence_without_a_batch():
+    fused, plain = twins(LSTM(2, 7).double())
+    x = torch.randn(4, 2, dtype=torch.float64)
+    assert [r.shape for r in flat(fused(x))] == [(4, 7), (1, 7), (1, 7)]
+    for one, other in zip(flat(fused(x)), flat(plain(x)), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("needs_x", [False, True])
+@pytest.mark.parametrize("name", LIBRARY)
+def test_frozen_weights_get_no_gradient_and_change_no_other(name, needs_x):
+    fused, plain = twins(LIBRARY[name](2, 7).double())
+    parameters = dict(fused.named_parameters())
+    frozen = list(parameters)[::2]
+    for one in frozen:
+        parameters[one].requires_grad_(False)
+    x = torch.randn(5, 3, 2, dtype=torch.float64, requires_grad=needs_x)
+    found = []
+    for layer in (fused, plain):
+        y, last = layer(x)
+        (y.square().sum() + sum((k + 2) * s.sum() for k, s in enumerate(flat(last)))).backward()
+        grads = {n: p.grad for n, p in layer.named_parameters()} | {"x": x.grad}
+        found.append({n: g for n, g in grads.items() if g is not None})
+        layer.zero_grad()
+        x.grad = None
+    assert found[0].keys() == found[1].keys() == {n for n in parameters if n not in frozen} | ({"x"} if needs_x else set())
+    for key, one in found[0].items():
+        torch.testing.assert_close(one, found[1][key], atol=1e-12, rtol=1e-12)
+
+
+@pytest.fixture
+def splits(monkeypatch):
+    """Notes the number of threads and the split of every launch."""
+    noted = []
+    launch = run.launch
+
+    def watch(function, argument, team):
+        noted.append(team)
+        return launch(function, argument, team)
+
+    monkeypatch.setattr(run, "launch", watch)
+    return noted
+
+
+@pytest.mark.parametrize("batch", [5, 40], ids=["columns", "rows"])  # columns are split below 6 rows a thread
+@pytest.mark.parametrize("name", LIBRARY)
+def test_two_threads_compute_what_one_does(name, batch, splits):
+    layer = cw.Recurrent(LIBRARY[name](3, 33).double(), backend="c")
+    inputs = drawn_inputs(layer, 7, batch, torch.float64)
+    found = []
+    for count in (1, 2):
+        with threads(count):
+            found.append(results_and_gradients(as_function(layer), inputs))
+    assert set(splits) == {1, 2}
+    for one, other in zip(flat(found[0]), flat(found[1]), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("batch", [5, 40], ids=["columns", "rows"])
+@pytest.mark.parametrize("cell", [LSTM, GRU])
+def test_two_runs_give_the_same_bits(cell, batch, count):
+    layer = cw.Recurrent(cell(3, 33), backend="c")
+    inputs = drawn_inputs(layer, 40, batch, torch.float32)
+    with threads(count):
+        one, other = (flat(results_and_gradients(as_function(layer), inputs)) for _ in range(2))
+    assert all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["x", "h"])
+@pytest.mark.parametrize("name", LIBRARY)
+def test_nan_and_infinity_go_where_the_reference_lets_them(name, where, value):
+    fused, plain = twins(LIBRARY[name](2, 7).double())
+    x, *states = drawn_inputs(fused, 5, 3, torch.float64)[: 1 + len(fused.first_cell.state)]
+    (x[2] if where == "x" else states[0][0])[1, 1] = value
+    state = tuple(states) if len(states) > 1 else states[0]
+    for one, other in zip(flat(fused(x, state)), flat(plain(x, state)), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0, equal_nan=True)
+        assert torch.equal(one.isnan(), other.isnan())
+
+
+def test_the_outputs_are_the_users_own():
+    """A second run, and what the user writes into the first one's results, change nothing of each other."""
+    layer = cw.Recurrent(RNN(2, 7), backend="c")
+    x = torch.randn(4, 3, 2)
+    with torch.no_grad():
+        y, last = layer(x)
+        kept = y.clone(), last.clone()
+        layer(2 * x)
+        assert torch.equal(y, kept[0])
+        y.zero_()
+        assert torch.equal(last, kept[1])
+        assert torch.equal(layer(x)[0], kept[0])
+
+
+def test_x_and_states_of_any_strides():
+    fused, plain = twins(LSTM(2, 7).double())
+    x = torch.randn(3, 2, 5, dtype=torch.float64).permute(2, 0, 1)[:, :, :]
+    state = tuple(torch.randn(7, 3, 1, dtype=torch.float64).permute(2, 1, 0) for _ in range(2))
+    narrow = torch.randn(1, 3, 1, dtype=torch.float64).expand(1, 3, 7)
+    for given_state in (state, (narrow, state[1])):
+        for one, other in zip(flat(fused(x, given_state)), flat(plain(x, given_state)), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-13, rtol=0)
