@@ -142,7 +142,7 @@ def _sum_atoms(graph: Graph) -> list[Refs]:
     for name in [name for name in graph.outputs if name.startswith("sum")]:
         refs: list[Refs] = []
         for part in segments(graph.outputs[name]):
-            if graph.atoms[part.atom].op in LEAVES and graph.atoms[part.atom].op != "const":
+            if graph.atoms[part.atom].op in (*LEAVES, "cumsum") and graph.atoms[part.atom].op != "const":
                 part = Read(graph.add(Atom("copy", part.width, (part,))), 0, 1, part.width)
             refs.append(np.arange(part.width) * part.step + (part.atom << COLUMN_BITS) + part.start)
         graph.outputs[name] = np.concatenate(refs)

@@ -104,7 +104,7 @@ MOVES = {  # operations that only put elements in other places
 
 CREATIONS = {  # operations whose result does not depend on the values they are given
     *("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
-    *("zeros_like", "ones_like", "full_like", "empty_like", "empty_strided"),
+    *("zeros_like", "ones_like", "full_like", "empty_like", "empty_strided", "scalar_tensor"),
 }
 
 SUMS = {"sum": "sum", "mean": "sum", "amax": "max", "amin": "min"}

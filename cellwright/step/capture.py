@@ -180,11 +180,6 @@ def _plain_attributes(cell: Cell) -> list[Any]:
     ]
 
 
-def fingerprint(cell: Cell) -> tuple[Any, ...]:
-    """All that a step reads from its module besides weights, as a key: training mode and plain attributes."""
-    return tuple(_plain_attributes(cell))
-
-
 @contextmanager
 def _named_locals(cell: Cell, trace: Trace, names: dict[int, str]) -> Iterator[None]:
     codes = set(_step_codes(cell))

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
+
+TRANSPOSES = (torch.ops.aten.t.default, torch.ops.aten.numpy_T.default)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,15 @@ class Tape:
             result = entry.function(*(_filled(arg, values) for arg in entry.args), **kwargs)
             values[number] = result if entry.part is None else result[entry.part]
         return values
+
+    def direct(self, number: int) -> tuple[Any, bool] | None:
+        """The leaf that a value is, and whether it is transposed; None for all that takes more."""
+        flipped = False
+        while self.entries[number].function is not None:
+            if self.entries[number].function not in TRANSPOSES:
+                return None
+            flipped, number = not flipped, self.inputs[number][0]
+        return self.entries[number].leaf, flipped
 
     def ancestors(self, wanted: Iterable[int]) -> set[int]:
         """All values that the wanted ones come from, themselves included."""

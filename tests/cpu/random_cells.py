@@ -35,6 +35,9 @@ UNARY = {
     "clamp": lambda a: a.clamp(max=0.291),
     "leaky": lambda a: F.leaky_relu(a + 0.0123, 0.2),
     "floor": lambda a: torch.floor(3.1 * torch.tanh(a) + 0.123) * 0.1 + a,
+    "ceil": lambda a: torch.ceil(3.1 * torch.tanh(a) + 0.123) * 0.1 + a,
+    "round": lambda a: torch.round(3.1 * torch.tanh(a) + 0.123) * 0.1 + a,
+    "trunc": lambda a: torch.trunc(3.1 * torch.tanh(a) + 0.123) * 0.1 + a,
     "detach": lambda a: a.detach() * 0.3 + a,
 }
 BINARY = {
@@ -57,6 +60,8 @@ CHOICES = {  # of a, b and a vector drawn apart from both, so that nothing sits 
     "relu": lambda a, b, v: torch.relu(a * b + v),
     "le": lambda a, b, v: (a <= v).to(a.dtype) * b,
     "and": lambda a, b, v: torch.where((a > v) & (a * a < 0.5137), a, b),
+    "not": lambda a, b, v: torch.where(torch.logical_not(a > v), a, b).masked_fill((a > v) == (b > v), 0.1),
+    "ne": lambda a, b, v: torch.where((a > v) != (b > v), a, b),
     "sign": lambda a, b, v: torch.sign(a + v) * b,
 }
 OVER = {

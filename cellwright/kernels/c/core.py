@@ -41,7 +41,7 @@ def core(dtype: torch.dtype) -> Core:
 
 def digest(table: Core, tensors: list[Tensor]) -> tuple[Any, ...]:
     """Numbers that tell the contents of these tensors from others."""
-    whole = [tensor.contiguous() for tensor in tensors]
+    whole = [tensor.detach().contiguous() for tensor in tensors]
     threads = torch.get_num_threads()
     pieces = array("q", [part for t in whole for part in (t.data_ptr(), t.numel() * t.element_size())] or [0])
     found = array("q", [0] * (len(whole) * threads) or [0])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cellwright.cells import Cell
 from cellwright.kernels.c.buffers import Saved
 from cellwright.kernels.c.core import digest
-from cellwright.kernels.c.fuse import leaves_of
+from cellwright.kernels.c.fuse import look
 from cellwright.kernels.c.run import Fused
 from cellwright.step import unroll
 
@@ -36,7 +36,7 @@ class Run(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         states, weights = tensors[: len(fused.program.widths)], tensors[len(fused.program.widths) :]
         leaves = lookup(names, weights)
-        y, last, saved = fused.forward(x, states, weights_key(weights, fused), leaves, True)
+        y, last, saved = fused.forward(x, states, (), leaves, True)
         y = own(y)
         ctx.fused, ctx.cell, ctx.names, ctx.saved = fused, cell, names, saved
         ctx.save_for_backward(x, *tensors, y)
@@ -54,7 +54,7 @@ class Run(torch.autograd.Function):
         leaves = lookup(ctx.names, weights)
         saved: Saved | None = ctx.saved
         if saved is None:  # a second backward through the same graph: what was kept has been used up
-            saved = fused.forward(x, tuple(states), weights_key(weights, fused), leaves, True)[2]
+            saved = fused.forward(x, tuple(states), (), leaves, True)[2]
         ctx.saved = None
         wanted = [name for name, need in zip(ctx.names, ctx.needs_input_grad[4 + count :], strict=True) if need]
         dx, dstates, found = fused.backward(saved, dy, list(dlast), leaves, wanted)
@@ -68,7 +68,7 @@ class Run(torch.autograd.Function):
 
 def run_fused(fused: Fused, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """y (T, B, O) and the final states, differentiable where anything asks for it."""
-    leaves = leaves_of(cell)
+    leaves = look(cell).leaves
     names, weights = list(leaves), list(leaves.values())
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights)):
         y, *last = Run.apply(fused, cell, names, x, *state, *weights)  # type: ignore[no-untyped-call]
@@ -82,8 +82,7 @@ def weights_key(weights: Any, fused: Fused) -> tuple[Any, ...]:
 
     The counters that PyTorch keeps of changes in place miss some: those of fused optimizers and through `.data`.
     """
-    constants = [entry.leaf for entry in fused.program.tape.entries if isinstance(entry.leaf, Tensor)]
-    return digest(fused.core, [tensor.detach() for tensor in (*weights, *constants)])
+    return digest(fused.core, [*weights, *fused.constants])
 
 
 def own(y: Tensor) -> Tensor:

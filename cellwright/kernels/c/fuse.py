@@ -14,7 +14,6 @@ from cellwright.kernels.c.compiler import find_compiler
 from cellwright.kernels.c.run import Fused
 from cellwright.program import plan
 from cellwright.step import Refused, Step, capture
-from cellwright.step.capture import fingerprint
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -27,6 +26,15 @@ class Entry(NamedTuple):
     step: Step | None = None
 
 
+class Seen(NamedTuple):
+    """Of a cell: all that its step depends on besides the numbers in its weights, and the weights by name."""
+
+    key: tuple[Any, ...]
+    leaves: dict[str, Tensor]
+
+
+PLAIN = (int, float, bool, str, type(None), tuple, torch.dtype)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _entries: WeakKeyDictionary[Cell, dict[tuple[Any, ...], Entry]] = WeakKeyDictionary()
 _steps: WeakKeyDictionary[Cell, tuple[tuple[Any, ...], Step]] = WeakKeyDictionary()
 
@@ -39,21 +47,42 @@ def fuse(cell: Cell, dtype: torch.dtype, needs_x: bool) -> Entry:
         dtype: of inputs and weights.
         needs_x: whether the gradient of x will be wanted.
     """
-    key = (dtype, fingerprint(cell), _shapes(cell))
+    return fuse_seen(cell, look(cell), dtype, needs_x)
+
+
+def fuse_seen(cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool) -> Entry:
+    """As `fuse`, for a cell that was looked at."""
+    key = (dtype, seen.key)
     found = _entries.setdefault(cell, {})
-    if (*key, needs_x) not in found:
-        found[(*key, needs_x)] = _build(cell, dtype, needs_x, key)
-    return found[(*key, needs_x)]
+    if (key, needs_x) not in found:
+        found[key, needs_x] = _build(cell, seen, dtype, needs_x, key)
+    return found[key, needs_x]
 
 
-def _shapes(cell: Cell) -> tuple[Any, ...]:
-    return tuple(tuple(tensor.shape) for tensor in cell.parameters())
+def look(cell: Cell) -> Seen:
+    """What there is to see of a cell, in one walk through its modules."""
+    leaves: dict[str, Tensor] = {}
+    marks: list[Any] = []
+    known: set[int] = set()
+    for name, module in cell.named_modules():
+        prefix = f"{name}." if name else ""
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and id(tensor) not in known:
+                known.add(id(tensor))
+                leaves[prefix + key] = tensor
+                marks += (prefix + key, tensor.shape)
+        for key, value in module.__dict__.items():
+            if key[0] != "_":
+                marks += (key, value if type(value) in PLAIN else id(value))
+            elif key in HOOKS and value:
+                marks += (name, key)
+    return Seen(tuple(marks), leaves)
 
 
-def _build(cell: Cell, dtype: torch.dtype, needs_x: bool, key: tuple[Any, ...]) -> Entry:
+def _build(cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool, key: tuple[Any, ...]) -> Entry:
     if dtype not in DTYPES:
         return Entry(None, f"the loops are made for {' and '.join(map(str, DTYPES))}, not for {dtype}")
-    if _hooked(cell):
+    if any(key in HOOKS for key in seen.key if isinstance(key, str)):
         return Entry(None, "the cell has hooks, which run once for every step")
     if find_compiler() is None:
         return Entry(None, "no C compiler was found")
@@ -68,13 +97,3 @@ def _build(cell: Cell, dtype: torch.dtype, needs_x: bool, key: tuple[Any, ...]) 
         return Entry(None, str(refused))
     except BackendError:
         raise
-
-
-def _hooked(cell: Cell) -> bool:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for module in cell.modules() for kind in kinds)
-
-
-def leaves_of(cell: Cell) -> dict[str, Tensor]:
-    """All weights of a cell by name, as they are now."""
-    return {**dict(cell.named_parameters()), **dict(cell.named_buffers())}

@@ -23,7 +23,7 @@ from cellwright.cells import Cell
 from cellwright.errors import BackendError
 from cellwright.kernels.c.buffers import Saved
 from cellwright.kernels.c.function import lookup, weights_key
-from cellwright.kernels.c.fuse import Entry, leaves_of
+from cellwright.kernels.c.fuse import Entry, look
 from cellwright.kernels.c.run import Fused
 from cellwright.program import plan
 from cellwright.step import written
@@ -83,7 +83,7 @@ def name_of(entry: Entry, cell: Cell, whole: bool) -> str:
     assert entry.fused is not None
     known = _of_cells.setdefault(cell, {})
     if (entry.fused, whole) not in known:
-        leaves = leaves_of(cell)
+        leaves = look(cell).leaves
         named = Named(entry.fused, list(leaves), [] if whole else list(leaves.values()))
         name = _written_name(entry, cell, named) if whole else _short_name(entry.fused)
         known[entry.fused, whole] = (name, named)
@@ -142,7 +142,7 @@ def _plain(title: str) -> str:
 
 def run_operator(name: str, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """y (T, B, O) and the final states, as one operator in the graph that is being traced."""
-    weights = list(leaves_of(cell).values())
+    weights = list(look(cell).leaves.values())
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights))
     # An exported program runs forward mostly: its backward makes again what it needs.
     keep = keep and not torch.compiler.is_exporting()
@@ -204,12 +204,12 @@ def _backward(
 
 
 def _apart(tensors: list[Tensor], others: list[Tensor]) -> list[Tensor]:
-    """Tensors as an operator returns them: contiguous, aligned, none in the memory of another one."""
+    """Tensors as an operator returns them: contiguous, from the start of their memory on, which no other one has."""
     taken = {tensor.untyped_storage().data_ptr() for tensor in others}
     found = []
     for tensor in tensors:
         place = tensor.untyped_storage().data_ptr()
-        fine = tensor.is_contiguous() and place not in taken and tensor.data_ptr() % ALIGNED == 0
+        fine = tensor.is_contiguous() and tensor.storage_offset() == 0 and place not in taken
         found.append(tensor if fine else tensor.clone(memory_format=torch.contiguous_format))
         taken.add(place)
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import weakref
 from array import array
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from cellwright.kernels.c.openmp import launch, thread_functions
 from cellwright.kernels.c.render import Source, render
 from cellwright.program import Program
 from cellwright.program.places import Part, Place
+from cellwright.step.atoms import Weight
 
 PACK, INFER, TRAIN, BACKWARD = range(4)
 CHUNK = 96  # rows, as in loops.h
@@ -36,11 +37,12 @@ class Fused:
         self.library.connect(ctypes.byref(self.core))
         self._packed: Packed | None = None
         self._pool = Pool()
-        graph = program.graph
-        self._weights = {value for value, _ in self.code.weights}
-        for stage, place, number in self.code.packs:
-            for slot in program.stages[stage][place].products[number].slots:
-                self._weights |= {w.value for w in graph.atoms[slot].detail}
+        self.constants = [entry.leaf for entry in program.tape.entries if isinstance(entry.leaf, Tensor)]
+        self._orders = list(_orders(program, self.code))
+        self._weights = {value for value, _ in self.code.weights} | {order.weight.value for order in self._orders}
+        self._direct = {number: program.tape.direct(number) for number in self._weights}
+        self._gradient = {name: program.tape.direct(number) for name, number in program.gradients.items()}
+        self._jobs: tuple[Any, list[int]] = ((), [])
 
     # Forward.
 
@@ -115,9 +117,16 @@ class Fused:
             one = [_assemble(program.products[number + k], results) for k in range(detail or 1)]
             return one[0] if detail is None else torch.stack(one)
 
-        numbers = {name: program.gradients[name] for name in wanted if name in program.gradients}
-        values = program.tape.replay(numbers.values(), leaf)
-        return {name: values[number] for name, number in numbers.items()}
+        found: dict[str, Tensor] = {}
+        others: dict[str, int] = {}
+        for name in wanted:
+            direct = self._gradient.get(name)
+            if direct is not None:
+                found[name] = leaf(direct[0]).t() if direct[1] else leaf(direct[0])
+            elif name in program.gradients:
+                others[name] = program.gradients[name]
+        values = program.tape.replay(others.values(), leaf) if others else {}
+        return found | {name: values[number] for name, number in others.items()}
 
     # Weights.
 
@@ -131,41 +140,50 @@ class Fused:
         return found
 
     def _pack(self, key: tuple[Any, ...], leaves: Leaves, keep: bool) -> Packed:
-        program, graph = self.program, self.program.graph
-        values = {n: v.detach() for n, v in program.tape.replay(self._weights, leaves).items() if n in self._weights}
+        program = self.program
+        values = self._values(leaves)
         vectors = {}
         for value, dims in self.code.weights:
             vector = values[value]
             for dim in dims:
                 vector = vector.select(dim, 0).unsqueeze(dim)
             vectors[f"w{value}" + "".join(f"_{d}" for d in dims)] = vector.to(program.dtype).contiguous()
-        whole, jobs, alive = {}, [], []
-        for stage, place, number in self.code.packs:
-            if not keep and stage in ("backward", "after"):
-                continue
-            loop = program.stages[stage][place]
-            product = loop.products[number]
-            total = sum(arg.width for arg in product.inputs)
-            padded = -(-loop.width // LANES) * LANES * 4
-            slots = len(product.slots)
-            name = f"p_{stage}_{place}_{number}"
-            to = whole[name] = self._pool.take(name, next(iter(values.values())), padded * slots * total)
-            for slot, atom in enumerate(product.slots):
-                before = 0
-                for arg, weight in zip(product.inputs, graph.atoms[atom].detail, strict=True):
-                    matrix = values[weight.value][weight.place]
-                    matrix = matrix.t() if weight.transposed else matrix
-                    alive.append(matrix)
-                    row, column = matrix.stride()
-                    first = matrix.data_ptr() + (weight.row * row + weight.column * column) * matrix.element_size()
-                    job = [first, row, column, to.data_ptr(), arg.width, before, total, loop.width]
-                    jobs += [*job, self.code.units[stage, place], slot, slots]
-                    before += arg.width
+        orders = [order for order in self._orders if keep or order.stage in ("before", "forward")]
+        sizes = {order.name: order.size for order in orders}
+        like = next(iter(values.values()), torch.empty(0, dtype=program.dtype))
+        whole = {name: self._pool.take(name, like, size) for name, size in sizes.items()}
         packed = Packed(key, vectors, whole, values)
         weakref.finalize(packed, self._pool.give, whole).atexit = False
-        if jobs:
-            self._launch(PACK, 0, 0, {}, packed, jobs=jobs, team=torch.get_num_threads())
+        if orders:
+            self._launch(
+                PACK, 0, 0, {}, packed, jobs=self._pack_jobs(orders, values, whole), team=torch.get_num_threads()
+            )
         return packed
+
+    def _values(self, leaves: Leaves) -> dict[int, Tensor]:
+        """The weights as the step uses them: most are parameters as they are, or transposed."""
+        values: dict[int, Tensor] = {}
+        for number, direct in self._direct.items():
+            if direct is not None:
+                leaf = leaves(direct[0]).detach()
+                values[number] = leaf.t() if direct[1] else leaf
+        others = self._weights - set(values)
+        replayed = self.program.tape.replay(others, leaves) if others else {}
+        return values | {number: replayed[number].detach() for number in others}
+
+    def _pack_jobs(self, orders: list[Order], values: dict[int, Tensor], whole: dict[str, Tensor]) -> list[int]:
+        """What to pack from where to where: the same list as before while nothing moved."""
+        places = (*((v.data_ptr(), v.stride()) for v in values.values()), *(t.data_ptr() for t in whole.values()))
+        if self._jobs[0] != places:
+            jobs: list[int] = []
+            for order in orders:
+                matrix = values[order.weight.value][order.weight.place]
+                matrix = matrix.t() if order.weight.transposed else matrix
+                row, column = matrix.stride()
+                offset = (order.weight.row * row + order.weight.column * column) * matrix.element_size()
+                jobs += [matrix.data_ptr() + offset, row, column, whole[order.name].data_ptr(), *order.sizes]
+            self._jobs = (places, jobs)
+        return self._jobs[1]
 
     # Calls.
 
@@ -236,6 +254,31 @@ class Fused:
         values += [tensors[name].data_ptr() if name in tensors else 0 for name in self.code.fields]
         argument = array("q", values)
         launch(self.library.run, argument.buffer_info()[0], team)
+
+
+class Order(NamedTuple):
+    """What to pack: one weight into one slot of one term of a product."""
+
+    stage: str
+    name: str
+    size: int  # of the packed product, in numbers
+    weight: Weight
+    sizes: tuple[int, ...]  # depth of the term, of those before, of all; columns, units, slot, slots
+
+
+def _orders(program: Program, code: Source) -> Iterator[Order]:
+    for stage, place, number in code.packs:
+        loop = program.stages[stage][place]
+        product = loop.products[number]
+        total = sum(arg.width for arg in product.inputs)
+        slots = len(product.slots)
+        size = -(-loop.width // LANES) * LANES * 4 * slots * total
+        for slot, atom in enumerate(product.slots):
+            before = 0
+            for arg, weight in zip(product.inputs, program.graph.atoms[atom].detail, strict=True):
+                sizes = (arg.width, before, total, loop.width, code.units[stage, place], slot, slots)
+                yield Order(stage, f"p_{stage}_{place}_{number}", size, weight, sizes)
+                before += arg.width
 
 
 def _summed(part: tuple[int, int] | float, sums: Tensor, rows: int) -> Tensor:
