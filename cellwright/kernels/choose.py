@@ -46,7 +46,7 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
     Args:
         cell: the cell.
         backend: "auto", or one of the others by name.
-        x: what it will run on: its type, device, and whether its gradient is wanted (default: as the weights).
+        x: what it will run on: its type, device, and whether its gradient is wanted (default: as the weights, and not).
 
     Raises:
         BackendError: the backend does not exist, or was asked for by name and cannot run this cell.
@@ -57,7 +57,7 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
         return Choice("eager", unroll, "asked for by name: the equations step by step in a Python loop")
     if backend == "torch":
         return _torch(cell, "asked for by name")
-    like = x if x is not None else next(cell.parameters(), torch.empty(0))
+    like = x if x is not None else next(cell.parameters(), torch.empty(0)).detach()
     if transformed(like):
         return Choice("eager", unroll, "under a transform of torch.func the equations run step by step")
     entry = _fused(cell, like)

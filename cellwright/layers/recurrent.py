@@ -104,7 +104,7 @@ class Recurrent(nn.Module):
     def choices(self) -> Iterator[Choice]:
         """The backend of every cell, in the order of `cells`."""
         for cell in self._cells():
-            yield choose(cell, self.backend, next(cell.parameters(), None))
+            yield choose(cell, self.backend)
 
     def _cells(self) -> Iterator[Cell]:
         for cell in self.cells:

@@ -64,7 +64,17 @@ def capture(cell: Cell, dtype: torch.dtype) -> Step:
     again = _trace(cell, dtype, second)
     if again.atoms != step.atoms or len(again.tape.entries) != len(step.tape.entries):
         raise Refused("the step computes something else for another batch size")
+    if not all(_equal(one.leaf, other.leaf) for one, other in zip(step.tape.entries, again.tape.entries, strict=True)):
+        raise Refused("the step takes numbers out of its tensors, past PyTorch")
     return step
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two leaves are the same: constants hold the same numbers."""
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return isinstance(one, Tensor) == isinstance(other, Tensor)
+    with _disable_current_modes():
+        return one.shape == other.shape and torch.equal(one, other)
 
 
 def _tensors(cell: Cell) -> Iterator[Tensor]:
@@ -92,7 +102,7 @@ def _trace(cell: Cell, dtype: torch.dtype, batch: int) -> Step:
     primal = [tensor.requires_grad_(tensor.is_floating_point()) for tensor in inputs]
     before = _plain_attributes(cell)
     names: dict[int, str] = {}
-    with torch.enable_grad(), trace, _named_locals(cell, trace, names):
+    with torch.enable_grad(), trace, _named_locals(cell, trace, names), _in_words():
         result = torch.func.functional_call(cell, {**given, **fixed}, (x, *states))
     if _plain_attributes(cell) != before:
         raise Refused("the step changes attributes of its module")
@@ -135,6 +145,18 @@ def _copy(tensor: Tensor) -> Tensor:
     if isinstance(tensor, (FakeTensor, FunctionalTensor)):
         return torch.rand(tuple(tensor.shape)).to(tensor.dtype)
     return tensor.detach().clone()
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Whatever a step raises while it is traced is a reason why it cannot be."""
+    try:
+        yield
+    except Refused:
+        raise
+    except Exception as error:
+        said = str(error).strip().splitlines() or [""]
+        raise Refused(f"the step raised {type(error).__name__} while it was traced: {said[0]}") from error
 
 
 def _tangent(trace: Trace, op: str, detail: int, tensor: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.in_step = True
         self._values: dict[tuple[Any, ...], int] = {}
         self._kept: list[Any] = []
+        self._fixed: set[int] = set()  # where weights and buffers lie
         self._lifted: dict[tuple[Any, ...], Tensor] = {}
 
     # Inputs.
@@ -64,6 +65,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def add_weight(self, tensor: Tensor, name: Any) -> int:
         """Declare a tensor that has no rows as a leaf of the tape."""
+        self._fixed.add(tensor.untyped_storage().data_ptr())
         return self._note(tensor, self.tape.add(Entry(None, leaf=name)))
 
     def _note(self, tensor: Tensor, number: int) -> int:
@@ -91,7 +93,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         number = self.value(tensor)
         if self.tape.entries[number].summed:
             raise Refused("sums over the batch flow back into rows", self.where())
-        made = self.tape.entries[number].function
+        made: Any = self.tape.entries[number].function
         if tensor.numel() == 1 and made is not None and made.overloadpacket.__name__ in CREATIONS:
             return torch.full(tensor.shape, self.atoms.constant(tensor.item()) << ROW_BITS)
         if tensor.numel() == 1:
@@ -101,6 +103,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shape = [1 if dim in repeated else size for dim, size in enumerate(tensor.shape)]
         atom = self.atoms.add(Atom("weight", int(np.prod(shape)), (), (number, tuple(repeated))))
         return (torch.from_numpy(self.atoms.refs(atom, *shape)) << ROW_BITS).expand(tensor.shape)
+
+    def _is_fixed(self, tensor: Tensor) -> bool:
+        """Whether a tensor lies in the memory of one that the step found, not made."""
+        place = tensor.untyped_storage().data_ptr()
+        known = self.value(tensor) if not self.has_rows(tensor) else None
+        return place in self._fixed or (known is not None and isinstance(self.tape.entries[known].leaf, Tensor))
 
     def has_rows(self, value: Any) -> bool:
         return isinstance(value, Tensor) and self.shadows.get(value) is not None
@@ -124,6 +132,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise Refused(reason, self.where())
         if func is torch.ops.aten._local_scalar_dense.default and not (tensors and self._is_constant(tensors[0])):
             raise Refused("a Python decision or number depends on the values of tensors", self.where())
+        if base != name and self._is_fixed(args[0]):
+            raise Refused(f"{name} changes a weight, a buffer or another tensor of the module", self.where())
         handled = base in RULES or base in MOVES or base in CREATIONS or base in SUMS or hasattr(self, f"_do_{base}")
         if rows and not handled and not _is_view(func) and func in self.decompositions:
             with self:

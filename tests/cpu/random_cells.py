@@ -3,7 +3,7 @@
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 WIDTHS = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 13, 17])
 WIDEST = 40  # columns of a value: a drawn list of cats would double for ever
@@ -25,15 +25,15 @@ UNARY = {
     "pow": lambda a: torch.pow(a * a + 0.4, 1.7),
     "cube": lambda a: torch.tanh(a) ** 3,
     "neg": torch.neg,
-    "softplus": F.softplus,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "elu": lambda a: F.elu(a + 0.0137),
-    "logsigmoid": F.logsigmoid,
-    "softsign": lambda a: F.softsign(a + 0.0171),
-    "hardtanh": lambda a: F.hardtanh(a, -0.413, 0.379),
+    "softplus": functional.softplus,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "elu": lambda a: functional.elu(a + 0.0137),
+    "logsigmoid": functional.logsigmoid,
+    "softsign": lambda a: functional.softsign(a + 0.0171),
+    "hardtanh": lambda a: functional.hardtanh(a, -0.413, 0.379),
     "clamp": lambda a: a.clamp(max=0.291),
-    "leaky": lambda a: F.leaky_relu(a + 0.0123, 0.2),
+    "leaky": lambda a: functional.leaky_relu(a + 0.0123, 0.2),
     "floor": lambda a: torch.floor(3.1 * torch.tanh(a) + 0.123) * 0.1 + a,
     "ceil": lambda a: torch.ceil(3.1 * torch.tanh(a) + 0.123) * 0.1 + a,
     "round": lambda a: torch.round(3.1 * torch.tanh(a) + 0.123) * 0.1 + a,
@@ -74,7 +74,7 @@ OVER = {
     "norm": lambda a, v: a / (a.norm(dim=1, keepdim=True) + 0.5 + v[0].abs()),
     "dot": lambda a, v: (a * v).sum(1).unsqueeze(1),
     "centre": lambda a, v: a - a.mean(1, keepdim=True),
-    "layer_norm": lambda a, v: F.layer_norm(a + v, a.shape[1:], v, v, 0.1),
+    "layer_norm": lambda a, v: functional.layer_norm(a + v, a.shape[1:], v, v, 0.1),
     "rms": lambda a, v: a * torch.rsqrt((a * a).mean(1, keepdim=True) + 0.1) * v,
     "softmax": lambda a, v: torch.softmax(a + v, 1),
     "log_softmax": lambda a, v: torch.log_softmax(a, -1) * v,
@@ -87,13 +87,15 @@ MOVES = {
     "first": lambda a: a[:, : (a.shape[1] + 1) // 2],
     "last": lambda a: a[:, a.shape[1] // 2 :],
     "one": lambda a: a[:, -1:],
-    "pad": lambda a: F.pad(a, (1, 2)),
-    "shift": lambda a: F.pad(a[:, :-1], (1, 0)) + a,
+    "pad": lambda a: functional.pad(a, (1, 2)),
+    "shift": lambda a: functional.pad(a[:, :-1], (1, 0)) + a,
     "repeat": lambda a: a.repeat(1, 2),
     "interleave": lambda a: torch.stack([a, a * a], 2).flatten(1),
     "halves": lambda a: torch.cat(a.chunk(2, 1)[::-1], 1),
     "groups": lambda a: a[:, : a.shape[1] // 2 * 2].reshape(len(a), 2, -1).sum(1) if a.shape[1] > 1 else a,
-    "turned": lambda a: a[:, : a.shape[1] // 2 * 2].view(len(a), -1, 2).transpose(1, 2).flatten(1) if a.shape[1] > 1 else a,
+    "turned": lambda a: (
+        a[:, : a.shape[1] // 2 * 2].view(len(a), -1, 2).transpose(1, 2).flatten(1) if a.shape[1] > 1 else a
+    ),
 }
 TWO = {"cat": lambda a, b: torch.cat([a, b], 1), "outer": lambda a, b: (a[:, :4, None] * b[:, None, :3]).flatten(1)}
 WRITES = {"column": slice(0, 1), "rest": slice(1, None), "even": slice(0, None, 2)}

@@ -113,7 +113,9 @@ def test_frozen_weights_get_no_gradient_and_change_no_other(name, needs_x):
         found.append({n: g for n, g in grads.items() if g is not None})
         layer.zero_grad()
         x.grad = None
-    assert found[0].keys() == found[1].keys() == {n for n in parameters if n not in frozen} | ({"x"} if needs_x else set())
+    assert (
+        found[0].keys() == found[1].keys() == {n for n in parameters if n not in frozen} | ({"x"} if needs_x else set())
+    )
     for key, one in found[0].items():
         torch.testing.assert_close(one, found[1][key], atol=1e-12, rtol=1e-12)
 

@@ -67,18 +67,75 @@ def test_a_random_cell_fused_equals_it_step_by_step(inputs, widths, program, has
 
 
 FOUND = {  # the least cells with which a fault was found
-    "a number in a product": (1, [1], [("binary", "addcmul", 9, 3), ("two", "cat", 6, 0), ("write", "rest", 1, 7), ("move", "pad", 5)], True, 2),
-    "some columns of x unused": (5, [5, 2, 4], [("linear", 8, 2), ("linear", 3, 3), ("move", "one", 5), ("unary", "rsqrt", 3)], True, 2),
+    "a number in a product": (
+        1,
+        [1],
+        [("binary", "addcmul", 9, 3), ("two", "cat", 6, 0), ("write", "rest", 1, 7), ("move", "pad", 5)],
+        True,
+        2,
+    ),
+    "some columns of x unused": (
+        5,
+        [5, 2, 4],
+        [("linear", 8, 2), ("linear", 3, 3), ("move", "one", 5), ("unary", "rsqrt", 3)],
+        True,
+        2,
+    ),
     "gradients of columns apart": (1, [13], [("binary", "mul", 0, 3), ("move", "turned", 9)], True, 2),
-    "columns apart, of three states": (1, [3, 3, 3], [("two", "cat", 0, 1), ("unary", "expm1", 19), ("choice", "abs", 2, 4), ("move", "turned", 9)], False, 1),
-    "a gradient that is zero": (3, [3], [("vector", "add", 5), ("vector", "add", 2), ("choice", "where", 8, 3), ("write", "even", 7, 5)], False, 2),
+    "columns apart, of three states": (
+        1,
+        [3, 3, 3],
+        [("two", "cat", 0, 1), ("unary", "expm1", 19), ("choice", "abs", 2, 4), ("move", "turned", 9)],
+        False,
+        1,
+    ),
+    "a gradient that is zero": (
+        3,
+        [3],
+        [("vector", "add", 5), ("vector", "add", 2), ("choice", "where", 8, 3), ("write", "even", 7, 5)],
+        False,
+        2,
+    ),
     "the derivative of sign": (1, [1], [("choice", "sign", 3, 8)], False, 2),
     "every second column written": (4, [1], [("write", "even", 11, 8)], False, 2),
-    "a cumsum of columns apart": (1, [8, 1, 1], [("move", "turned", 2), ("two", "cat", 1, 1), ("unary", "expm1", 7), ("over", "cumsum", 21), ("two", "cat", 10, 11), ("over", "norm", 1)], False, 2),
+    "a cumsum of columns apart": (
+        1,
+        [8, 1, 1],
+        [
+            ("move", "turned", 2),
+            ("two", "cat", 1, 1),
+            ("unary", "expm1", 7),
+            ("over", "cumsum", 21),
+            ("two", "cat", 10, 11),
+            ("over", "norm", 1),
+        ],
+        False,
+        2,
+    ),
     "no columns": (1, [1], [("write", "rest", 6, 7)], False, 2),
-    "numbers before the loop": (1, [1], [("write", "column", 10, 10), ("over", "mean", 8), ("choice", "abs", 11, 4), ("vector", "mul", 6), ("over", "cumsum", 4), ("two", "outer", 22, 9), ("write", "column", 10, 5)], False, 2),
-    "the sum of a cumsum": (1, [1], [("linear", 8, 2), ("vector", "add", 10), ("over", "cumsum", 5), ("unary", "sin", 9)], False, 1),
-}  # fmt: skip
+    "numbers before the loop": (
+        1,
+        [1],
+        [
+            ("write", "column", 10, 10),
+            ("over", "mean", 8),
+            ("choice", "abs", 11, 4),
+            ("vector", "mul", 6),
+            ("over", "cumsum", 4),
+            ("two", "outer", 22, 9),
+            ("write", "column", 10, 5),
+        ],
+        False,
+        2,
+    ),
+    "the sum of a cumsum": (
+        1,
+        [1],
+        [("linear", 8, 2), ("vector", "add", 10), ("over", "cumsum", 5), ("unary", "sin", 9)],
+        False,
+        1,
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FOUND)

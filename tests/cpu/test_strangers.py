@@ -14,10 +14,21 @@ from tests.cpu.strangers import (
     unroll_stranger,
     widths,
 )
-from tests.oracle import assert_same, tolerance
+from tests.oracle import assert_same, flat, tolerance
 
 T, B = 5, 3
-SIZES = [(3, 8), (5, 6)]
+NOT_FUSED = {  # and why: these run step by step
+    "maxout-gate": "max is not among the operations",
+    "shared-weights": "an index depends on weights",
+}
+ROUNDED = {"hard-gru": 1e-7}  # PyTorch's own derivative of hardsigmoid takes 1/6 as a float32, also in float64
+FUSED = sorted(set(STRANGERS) - set(NOT_FUSED))
+
+
+@pytest.fixture(autouse=True)
+def compiled_quickly(monkeypatch):
+    """What is compiled here runs for a moment only."""
+    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
 
 
 def layer_of(module: nn.Module, name: str, inputs: int, hidden: int, backend: str) -> cw.Recurrent:
@@ -66,15 +77,27 @@ def given(name: str, inputs: int, hidden: int, dtype: torch.dtype):
     return module, [x, *first_states(name, B, hidden, dtype), *module.parameters()]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize(("inputs", "hidden"), SIZES)
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize(
+    ("name", "inputs", "hidden", "dtype"),
+    [(name, 3, 8, torch.float64) for name in FUSED] + [(name, 5, 6, torch.float32) for name in FUSED[::4]],
+)
 def test_a_stranger_fuses_without_change(name, inputs, hidden, dtype):
     module, values = given(name, inputs, hidden, dtype)
     states = len(widths(name, hidden))
     fused, plain = (layer_of(module, name, inputs, hidden, backend) for backend in ("c", "eager"))
     assert "backend c" in fused.explain()
-    assert_same(by_layer(fused, states), by_layer(plain, states), values, atol=tolerance(dtype, T))
+    atol = max(tolerance(dtype, T), ROUNDED.get(name, 0))
+    assert_same(by_layer(fused, states), by_layer(plain, states), values, atol=atol)
+
+
+@pytest.mark.parametrize(("name", "reason"), NOT_FUSED.items())
+def test_what_cannot_be_fused_says_why_and_runs(name, reason):
+    module, values = given(name, 3, 8, torch.float64)
+    states = len(widths(name, 8))
+    auto = layer_of(module, name, 3, 8, "auto")
+    assert reason in auto.explain()
+    for one, other in zip(flat(by_layer(auto, states)(*values)), flat(by_loop(module, states)(*values)), strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance(torch.float64, T), rtol=0)
 
 
 @pytest.mark.parametrize("name", STRANGERS)

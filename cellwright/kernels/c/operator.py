@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
 from cellwright.kernels.c.buffers import Saved
 from cellwright.kernels.c.function import lookup, weights_key
-from cellwright.kernels.c.fuse import Entry, look
+from cellwright.kernels.c.fuse import Entry
 from cellwright.kernels.c.run import Fused
 from cellwright.program import plan
 from cellwright.step import written
@@ -35,28 +35,20 @@ BACKWARD = (
     "Tensor?[] dlast, bool[] wanted) -> Tensor[]"
 )
 ALIGNED = 16  # bytes: what torch.compile expects of every tensor that an operator returns
-SMALL = 1 << 16  # bytes of a weight that is sooner compared than packed again
 
 
 class Named:
     """A compiled cell with the order of its weights, as the operators look it up."""
 
-    def __init__(self, fused: Fused, names: list[str], leaves: list[Tensor]) -> None:
+    def __init__(self, fused: Fused, names: list[str]) -> None:
         self.fused, self.names = fused, names
-        self.leaves = [weakref.ref(tensor) for tensor in leaves]  # none where no module owns the weights
 
-    def key(self, weights: list[Tensor]) -> tuple[Any, ...]:
-        """As `weights_key`, for weights of which some may lie where the graph had others before, without a trace."""
-        leaves = [ref() for ref in self.leaves] or [None] * len(weights)
-        loose = [w for w, leaf in zip(weights, leaves, strict=True) if not _is_steady(w, leaf)]
-        if any(weight.nbytes > SMALL for weight in loose):
-            return (object(),)
-        return *weights_key(weights, self.fused), *(weight.detach().numpy().tobytes() for weight in loose)
-
-
-def _is_steady(weight: Tensor, leaf: Tensor | None) -> bool:
-    """Whether it is the module's own weight, which counts its changes."""
-    return isinstance(weight, nn.Parameter) or (leaf is not None and leaf.data_ptr() == weight.data_ptr())
+    def forward(
+        self, x: Tensor, states: list[Tensor], weights: list[Tensor], keep: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+        """As that of `fused`."""
+        key = () if keep else weights_key(weights, self.fused)
+        return self.fused.forward(x, tuple(states), key, lookup(self.names, weights), keep)
 
 
 class Ticket(np.ndarray[Any, np.dtype[np.int64]]):
@@ -83,12 +75,16 @@ def name_of(entry: Entry, cell: Cell, whole: bool) -> str:
     assert entry.fused is not None
     known = _of_cells.setdefault(cell, {})
     if (entry.fused, whole) not in known:
-        leaves = look(cell).leaves
-        named = Named(entry.fused, list(leaves), [] if whole else list(leaves.values()))
+        named = Named(entry.fused, list(_leaves(cell)))
         name = _written_name(entry, cell, named) if whole else _short_name(entry.fused)
         known[entry.fused, whole] = (name, named)
         _named[name] = named
     return known[entry.fused, whole][0]
+
+
+def _leaves(cell: Cell) -> dict[str, Tensor]:
+    """All weights by name, in words that torch.compile understands."""
+    return {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
 
 
 def _short_name(fused: Fused) -> str:
@@ -125,7 +121,7 @@ def _read(text: str) -> Named:
         if not all(re.fullmatch(r"\w+", state) for state in about["states"]):
             raise ValueError("states without a name")
         program = plan(written.read(about["step"]), tuple(about["states"]), True)
-        return Named(Fused(program, _plain(about["title"])), [str(name) for name in about["names"]], [])
+        return Named(Fused(program, _plain(about["title"])), [str(name) for name in about["names"]])
     except BackendError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
@@ -142,7 +138,7 @@ def _plain(title: str) -> str:
 
 def run_operator(name: str, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """y (T, B, O) and the final states, as one operator in the graph that is being traced."""
-    weights = list(look(cell).leaves.values())
+    weights = list(_leaves(cell).values())
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights))
     # An exported program runs forward mostly: its backward makes again what it needs.
     keep = keep and not torch.compiler.is_exporting()
@@ -154,7 +150,7 @@ def _forward(
     name: str, x: Tensor, states: list[Tensor], weights: list[Tensor], keep: bool
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     named = _find(name)
-    y, last, saved = named.fused.forward(x, tuple(states), named.key(weights), lookup(named.names, weights), keep)
+    y, last, saved = named.forward(x, states, weights, keep)
     y = torch.from_numpy(y.numpy()) if y.data_ptr() % ALIGNED == 0 else y.clone()  # with a storage of its own
     return y, [one.clone() for one in last], _issue(named, saved if keep else None)
 
@@ -188,16 +184,15 @@ def _backward(
     wanted: list[bool],
 ) -> list[Tensor]:
     named = _find(name)
-    fused, leaves = named.fused, lookup(named.names, weights)
     ticket = _tickets.pop(int(held[0]), None)
     saved = None if ticket is None else ticket.saved
     if ticket is None or saved is None:
-        saved = fused.forward(x, tuple(states), named.key(weights), leaves, True)[2]
+        saved = named.forward(x, states, weights, True)[2]
     else:
         ticket.saved = None  # backward uses it up
     needs = wanted[1 + len(states) :]
     names = [one for one, need in zip(named.names, needs, strict=True) if need]
-    dx, dstates, found = fused.backward(saved, dy, dlast, leaves, names)
+    dx, dstates, found = named.fused.backward(saved, dy, dlast, lookup(named.names, weights), names)
     grads = [dx, *dstates, *(found.get(one) for one in named.names)]
     like = [x, *states, *weights]
     return _apart([grad for grad, need in zip(grads, wanted, strict=True) if need and grad is not None], like)

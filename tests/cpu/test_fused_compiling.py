@@ -1,0 +1,133 @@
+"""What is compiled when: once for a cell, for all its steps and rows; from the cache in the next process; or not at all."""
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+import cellwright as cw
+from cellwright.cells import GRU, LSTM
+from cellwright.errors import BackendError
+from cellwright.kernels import choose as choosing
+from cellwright.kernels.c import build, fuse, run
+from tests.cpu.layers import same
+from tests.oracle import flat
+
+
+@pytest.fixture
+def counted(monkeypatch, tmp_path):
+    """An empty cache; counts of captures, of libraries asked for, and of calls of the compiler."""
+    monkeypatch.setenv("CELLWRIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
+    monkeypatch.setattr(build, "_loaded", {})
+    counts = {"capture": 0, "load": 0, "compile_library": 0}
+
+    def count(module, name):
+        wrapped = getattr(module, name)
+
+        def counting(*args):
+            counts[name] += 1
+            return wrapped(*args)
+
+        monkeypatch.setattr(module, name, counting)
+
+    count(fuse, "capture")
+    count(run, "load")
+    count(build, "compile_library")
+    return counts
+
+
+def test_nothing_is_compiled_after_the_first_call(counted):
+    layer = cw.Recurrent(LSTM(3, 5), backend="c")
+    layer(torch.randn(4, 2, 3))
+    first = dict(counted)
+    assert first["capture"] == 1
+    for steps, batch in [(1, 1), (9, 2), (4, 40), (100, 3)]:
+        y, _ = layer(torch.randn(steps, batch, 3))
+        y.sum().backward()
+        with torch.no_grad():
+            layer(torch.randn(steps, batch, 3))
+    assert counted == first
+
+
+def test_the_gradient_of_x_takes_one_more_library_and_no_capture(counted):
+    layer = cw.Recurrent(LSTM(3, 5), backend="c")
+    layer(torch.randn(4, 2, 3))
+    first = dict(counted)
+    for _ in range(2):
+        layer(torch.randn(4, 2, 3, requires_grad=True))[0].sum().backward()
+    assert counted["capture"] == first["capture"] == 1
+    assert counted["compile_library"] <= first["compile_library"] + 1
+
+
+def test_equal_cells_share_their_library(counted):
+    for _ in range(3):
+        cw.Recurrent(GRU(3, 5), num_layers=1, backend="c")(torch.randn(4, 2, 3))
+    once = counted["compile_library"]
+    cw.Recurrent(GRU(3, 5), bidirectional=True, backend="c")(torch.randn(4, 2, 3))
+    assert counted["compile_library"] == once
+
+
+def test_what_is_refused_is_traced_only_once(counted):
+    class Mixed(GRU):
+        def step(self, x, h):
+            return super().step(x, h - h.mean(0))
+
+    layer = cw.Recurrent(Mixed(3, 5))
+    for _ in range(3):
+        layer(torch.randn(4, 2, 3))
+    assert counted["capture"] == 1
+    assert counted["compile_library"] == 0
+
+
+PROGRAM = """
+import sys, torch
+import cellwright as cw
+from cellwright.kernels.c import build
+def refuse(*args): raise AssertionError("compiled")
+if sys.argv[1] == "again": build.compile_library = refuse
+torch.manual_seed(0)
+layer = cw.Recurrent(cw.cells.GRU(3, 5), backend="c")
+y, _ = layer(torch.randn(4, 2, 3))
+y.sum().backward()
+torch.save([y.detach(), *(p.grad for p in layer.parameters())], sys.argv[2])
+"""
+
+
+def test_a_second_process_finds_all_in_the_cache_and_computes_the_same_bits(monkeypatch, tmp_path):
+    monkeypatch.setenv("CELLWRIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
+    found = []
+    for which in ("first", "again"):
+        subprocess.run([sys.executable, "-c", PROGRAM, which, str(tmp_path / which)], check=True, timeout=120)
+        found.append(torch.load(tmp_path / which))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    monkeypatch.setattr(choosing, "find_compiler", lambda: None)
+    monkeypatch.setattr(fuse, "find_compiler", lambda: None)
+    monkeypatch.setattr(choosing, "_warned", False)
+
+
+def test_without_a_compiler_cells_run_and_one_warning_says_what_to_install(no_compiler):
+    cells = [GRU(3, 5, reset_after=False), LSTM(3, 5)]
+    x = torch.randn(4, 2, 3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for cell in cells:
+            layer = cw.Recurrent(cell)
+            for _ in range(2):
+                found = layer(x)
+            same([one.detach() for one in flat(found)], flat(cw.Recurrent([cell], backend="eager")(x)), atol=1e-5)
+            assert "no C compiler was found" in layer.explain()
+    assert len(caught) == 1
+    assert 'pip install "cellwright[compiler]"' in str(caught[0].message)
+
+
+def test_without_a_compiler_the_backend_c_says_so(no_compiler):
+    with pytest.raises(BackendError, match="no C compiler was found"):
+        cw.Recurrent(LSTM(3, 5), backend="c")

@@ -1,0 +1,319 @@
+// GRU(3, 5)
+#include "loops.h"
+
+typedef struct {
+    long T, B, job, columns, rows, packs, blocks, parts, contract_size, hold, wrap0;
+    int (*thread)(void), (*threads)(void);
+    Barrier *barrier;
+    const Pack *pack;
+    const Block *block;
+    real *contract, *reductions;
+    real *x;
+    real *state0;
+    real *dstate0;
+    real *dy;
+    real *y;
+    real *dx;
+    real *d;
+    real *kept;
+    real *hoisted;
+    real *scratch;
+    real *sums;
+    real *w2;
+    real *w5;
+    real *w8;
+    real *w9;
+    real *p_forward_0_0;
+    real *p_forward_0_1;
+    real *p_forward_0_2;
+    real *p_backward_1_0;
+    real *p_backward_1_1;
+    real *p_backward_1_2;
+    real *p_after_0_0;
+} Args;
+
+static inline real total_sum(const Args *a, long number, long row, long parts) {
+    real total = 0;
+    for (long k = 0; k < parts; k++) total = add_of(total, a->reductions[(number * a->parts + k) * a->rows + row]);
+    return total;
+}
+static inline real total_max(const Args *a, long number, long row, long parts) {
+    real total = -INFINITY;
+    for (long k = 0; k < parts; k++) total = max_of(total, a->reductions[(number * a->parts + k) * a->rows + row]);
+    return total;
+}
+static inline real total_min(const Args *a, long number, long row, long parts) {
+    real total = INFINITY;
+    for (long k = 0; k < parts; k++) total = least_of(total, a->reductions[(number * a->parts + k) * a->rows + row]);
+    return total;
+}
+
+// Where the values of one step lie: the first row of each.
+typedef struct {
+    real *x;
+    real *state0_old;
+    real *state0_new;
+    real *dstate0_old;
+    real *dstate0_new;
+    real *dy;
+    real *y;
+    real *dx;
+    real *d;
+    real *kept;
+    real *hoisted;
+    real *scratch;
+    real *sums;
+    real *w2;
+    real *w5;
+    real *w8;
+    real *w9;
+} Memory;
+
+V_FN Memory memory(const Args *arg, long step, Range part) {
+    return (Memory){
+        .x = arg->x + step * arg->B * 3,
+        .state0_old = arg->state0 + (step & arg->wrap0) * arg->B * 5,
+        .state0_new = arg->state0 + ((step + 1) & arg->wrap0) * arg->B * 5,
+        .dstate0_old = arg->dstate0 + (step & 1) * arg->B * 5,
+        .dstate0_new = arg->dstate0 + (~step & 1) * arg->B * 5,
+        .dy = arg->dy + step * arg->B * 5,
+        .y = arg->y + step * arg->B * 5,
+        .dx = arg->dx + step * arg->B * 3,
+        .d = arg->d + step * arg->hold * 20,
+        .kept = arg->kept + step * arg->hold * 0,
+        .hoisted = arg->hoisted + step * arg->hold * 0,
+        .scratch = arg->scratch + part.shift * 5,
+        .sums = arg->sums + 2 * part.thread * 20,
+        .w2 = arg->w2,
+        .w5 = arg->w5,
+        .w8 = arg->w8,
+        .w9 = arg->w9,
+    };
+}
+
+V_FN void forward_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
+                long at, Range part, const int keep) {
+    (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
+    const vec v2 = tile[0 + at * 2 + 0];
+    const vec v6 = tile[0 + at * 2 + 1];
+    const vec v10 = tile[0 + 2 * 4 * TILE_ROWS + at * 1 + 0];
+    const vec v13 = tile[0 + 2 * 4 * TILE_ROWS + 1 * 4 * TILE_ROWS + at * 1 + 0];
+    const vec v4 = (v2 + v_load_n(m.w2 + 0 + col, lanes));
+    // r = sigmoid(x @ W_xr + h[t-1] @ W_hr + b_r)
+    const vec r = v_sigmoid(v4);
+    const vec v8 = (v6 + v_load_n(m.w5 + 0 + col, lanes));
+    // z = sigmoid(x @ W_xz + h[t-1] @ W_hz + b_z)
+    const vec z = v_sigmoid(v8);
+    const vec v12 = (v10 + v_load_n(m.w8 + 0 + col, lanes));
+    const vec v15 = (v13 + v_load_n(m.w9 + 0 + col, lanes));
+    const vec v16 = (r * v15);
+    const vec v17 = (v12 + v16);
+    // n = tanh((x @ W_xn + b_n) + r * (h[t-1] @ W_hn + b_hn))
+    const vec n = v_tanh(v17);
+    const vec v19 = (z * v_load_n(m.state0_old + row * 5 + col, lanes));
+    const vec v21 = (v_set1((real)1.0) - z);
+    const vec v22 = (v21 * n);
+    // h = z * h[t-1] + (1 - z) * n
+    const vec h = (v19 + v22);
+    if (keep) v_store_n(m.d + row * 20 + col, r, lanes);
+    if (keep) v_store_n(m.d + row * 20 + 5 + col, z, lanes);
+    if (keep) v_store_n(m.d + row * 20 + 10 + col, v15, lanes);
+    if (keep) v_store_n(m.d + row * 20 + 15 + col, n, lanes);
+    v_store_n(m.state0_new + row * 5 + col, h, lanes);
+}
+
+static void forward_0(const Args *arg, long step, Range part, const int keep) {
+    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
+    vec tile[16 * TILE_ROWS];
+    const Memory m = memory(arg, step, part);
+    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
+        const long count = min_of(U, VECTORS - panel * U);
+        for (long block = 0; block < blocks; block++) {
+            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
+            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+            for (long row = first; row < first + rows; row++)
+                for (long col = panel * U * VL; col < (panel * U + count) * VL; col += VL) {
+                    __builtin_prefetch(m.state0_old + row * 5 + col);
+                }
+            multiply(rows, count * 2, m.x + first * 3, 3, arg->p_forward_0_0 + panel * U * 16 * VL + 0 * count * 2 * VL, 3, tile + 0, 1);
+            multiply(rows, count * 2, m.state0_old + first * 5, 5, arg->p_forward_0_0 + panel * U * 16 * VL + 3 * count * 2 * VL, 5, tile + 0, 0);
+            multiply(rows, count * 1, m.x + first * 3, 3, arg->p_forward_0_1 + panel * U * 3 * VL + 0 * count * 1 * VL, 3, tile + 0 + 2 * U * TILE_ROWS, 1);
+            multiply(rows, count * 1, m.state0_old + first * 5, 5, arg->p_forward_0_2 + panel * U * 5 * VL + 0 * count * 1 * VL, 5, tile + 0 + 2 * U * TILE_ROWS + 1 * U * TILE_ROWS, 1);
+            for (long row = first; row < first + rows; row++)
+                for (long unit = 0; unit < count; unit++) {
+                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
+                    if (col + VL <= W) forward_0_at(arg, m, row, col, VL, tile, at, part, keep);
+                    else forward_0_at(arg, m, row, col, W % VL, tile, at, part, keep);
+                }
+        }
+    }
+}
+
+V_FN void backward_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
+                long at, Range part, const int keep) {
+    (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
+    const vec v21 = (v_set1((real)1.0) - v_load_n(m.d + row * 20 + 5 + col, lanes));
+    const vec v25 = v_load_n(m.dstate0_old + row * 5 + col, lanes);
+    const vec v27 = (v25 + v_load_n(m.dy + row * 5 + col, lanes));
+    const vec v28 = (v27 * v21);
+    const vec v29 = (v27 * v_load_n(m.d + row * 20 + 15 + col, lanes));
+    const vec v30 = (-v29);
+    const vec v31 = (v27 * v_load_n(m.d + row * 20 + 5 + col, lanes));
+    const vec v32 = (v27 * v_load_n(m.state0_old + row * 5 + col, lanes));
+    const vec v33 = (v30 + v32);
+    const vec v34 = (v_load_n(m.d + row * 20 + 15 + col, lanes) * v_load_n(m.d + row * 20 + 15 + col, lanes));
+    const vec v35 = (v_set1((real)1.0) - v34);
+    const vec v36 = (v28 * v35);
+    const vec v37 = (v36 * v_load_n(m.d + row * 20 + col, lanes));
+    const vec v38 = (v36 * v_load_n(m.d + row * 20 + 10 + col, lanes));
+    const vec v41 = (v_load_n(m.d + row * 20 + 5 + col, lanes) * v21);
+    const vec v42 = (v33 * v41);
+    const vec v45 = (v_set1((real)1.0) - v_load_n(m.d + row * 20 + col, lanes));
+    const vec v46 = (v_load_n(m.d + row * 20 + col, lanes) * v45);
+    const vec v47 = (v38 * v46);
+    v_store_n(m.scratch + row * 5 + col, v31, lanes);
+    v_store_n(m.d + row * 20 + 15 + col, v36, lanes);
+    v_store_n(m.sums + 0 + col, v_load_n(m.sums + 0 + col, lanes) + v36, lanes);
+    v_store_n(m.d + row * 20 + col, v37, lanes);
+    v_store_n(m.sums + 5 + col, v_load_n(m.sums + 5 + col, lanes) + v37, lanes);
+    v_store_n(m.d + row * 20 + 5 + col, v42, lanes);
+    v_store_n(m.sums + 10 + col, v_load_n(m.sums + 10 + col, lanes) + v42, lanes);
+    v_store_n(m.d + row * 20 + 10 + col, v47, lanes);
+    v_store_n(m.sums + 15 + col, v_load_n(m.sums + 15 + col, lanes) + v47, lanes);
+}
+
+static void backward_0(const Args *arg, long step, Range part, const int keep) {
+    enum { W = 5, VECTORS = (W + VL - 1) / VL };
+    const Memory m = memory(arg, step, part);
+    const long start = VECTORS * part.me / part.team, stop = VECTORS * (part.me + 1) / part.team;
+    for (long row = part.b0; row < part.b1; row++)
+        for (long col = start * VL; col < stop * VL; col += VL) {
+            if (col + VL <= W) backward_0_at(arg, m, row, col, VL, 0, 0, part, keep);
+            else backward_0_at(arg, m, row, col, W % VL, 0, 0, part, keep);
+        }
+}
+
+V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
+                long at, Range part, const int keep) {
+    (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
+    const vec v39 = tile[0 + at * 1 + 0];
+    const vec v43 = tile[0 + 1 * 4 * TILE_ROWS + at * 1 + 0];
+    const vec v48 = tile[0 + 1 * 4 * TILE_ROWS + 1 * 4 * TILE_ROWS + at * 1 + 0];
+    const vec v40 = (v_load_n(m.scratch + row * 5 + col, lanes) + v39);
+    const vec v44 = (v40 + v43);
+    const vec v49 = (v44 + v48);
+    v_store_n(m.dstate0_new + row * 5 + col, v49, lanes);
+}
+
+static void backward_1(const Args *arg, long step, Range part, const int keep) {
+    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
+    vec tile[12 * TILE_ROWS];
+    const Memory m = memory(arg, step, part);
+    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
+        const long count = min_of(U, VECTORS - panel * U);
+        for (long block = 0; block < blocks; block++) {
+            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
+            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+            multiply(rows, count * 1, m.d + first * 20, 20, arg->p_backward_1_0 + panel * U * 5 * VL + 0 * count * 1 * VL, 5, tile + 0, 1);
+            multiply(rows, count * 1, m.d + first * 20 + 5, 20, arg->p_backward_1_1 + panel * U * 5 * VL + 0 * count * 1 * VL, 5, tile + 0 + 1 * U * TILE_ROWS, 1);
+            multiply(rows, count * 1, m.d + first * 20 + 10, 20, arg->p_backward_1_2 + panel * U * 5 * VL + 0 * count * 1 * VL, 5, tile + 0 + 1 * U * TILE_ROWS + 1 * U * TILE_ROWS, 1);
+            for (long row = first; row < first + rows; row++)
+                for (long unit = 0; unit < count; unit++) {
+                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
+                    if (col + VL <= W) backward_1_at(arg, m, row, col, VL, tile, at, part, keep);
+                    else backward_1_at(arg, m, row, col, W % VL, tile, at, part, keep);
+                }
+        }
+    }
+}
+
+V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
+                long at, Range part, const int keep) {
+    (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
+    const vec v50 = tile[0 + at * 1 + 0];
+    const vec v51 = v50;
+    v_store_n(m.dx + row * 3 + col, v51, lanes);
+}
+
+static void after_0(const Args *arg, long step, Range part, const int keep) {
+    enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 4 };
+    vec tile[4 * TILE_ROWS];
+    const Memory m = memory(arg, step, part);
+    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
+        const long count = min_of(U, VECTORS - panel * U);
+        for (long block = 0; block < blocks; block++) {
+            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
+            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+            multiply(rows, count * 1, m.d + first * 20 + 15, 20, arg->p_after_0_0 + panel * U * 15 * VL + 0 * count * 1 * VL, 5, tile + 0, 1);
+            multiply(rows, count * 1, m.d + first * 20 + 5, 20, arg->p_after_0_0 + panel * U * 15 * VL + 5 * count * 1 * VL, 5, tile + 0, 0);
+            multiply(rows, count * 1, m.d + first * 20 + 10, 20, arg->p_after_0_0 + panel * U * 15 * VL + 10 * count * 1 * VL, 5, tile + 0, 0);
+            for (long row = first; row < first + rows; row++)
+                for (long unit = 0; unit < count; unit++) {
+                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
+                    if (col + VL <= W) after_0_at(arg, m, row, col, VL, tile, at, part, keep);
+                    else after_0_at(arg, m, row, col, W % VL, tile, at, part, keep);
+                }
+        }
+    }
+}
+
+enum { SUMS = 20 };
+// Sums over rows and steps are kept in two stages, so that few numbers are ever added to a large one.
+static void flush(const Args *a, long thread) {
+    real *fine = a->sums + 2 * thread * SUMS, *coarse = fine + SUMS;
+    for (long j = 0; j < SUMS; j++) coarse[j] += fine[j], fine[j] = 0;
+}
+
+// After the time loop: all T * B rows, a chunk at a time.
+static void after(const Args *a, long me, long team, const int keep) {
+    const long all = a->T * a->B, t = 0, last = all * (me + 1) / team;
+    for (long b = all * me / team; b < last; b += CHUNK) {
+        const Range r = {b, min_of(b + CHUNK, last), 0, 1, me * CHUNK - b, me};
+        after_0(a, t, r, keep); flush(a, me);
+    }
+}
+
+// Rows split over the threads, which never wait; or columns, with a barrier after every pass.
+static void forward(const Args *a, long me, long team, const int keep) {
+    if (a->columns) {
+        const Range r = {0, a->B, me, team, 0, me};
+        for (long t = 0; t < a->T; t++) { forward_0(a, t, r, keep); barrier(a->barrier, team); }
+    } else {
+        const Range r = {a->B * me / team, a->B * (me + 1) / team, 0, 1, 0, me};
+        for (long t = 0; t < a->T; t++) { forward_0(a, t, r, keep); }
+    }
+}
+
+// Rows split over the threads, which never wait; or columns, with a barrier after every pass.
+static void backward(const Args *a, long me, long team, const int keep) {
+    if (a->columns) {
+        const Range r = {0, a->B, me, team, 0, me};
+        for (long t = a->T - 1; t >= 0; t--) { backward_0(a, t, r, keep); barrier(a->barrier, team); backward_1(a, t, r, keep); barrier(a->barrier, team); if ((t & 31) == 0) flush(a, me); }
+    } else {
+        const Range r = {a->B * me / team, a->B * (me + 1) / team, 0, 1, 0, me};
+        for (long t = a->T - 1; t >= 0; t--) { backward_0(a, t, r, keep); backward_1(a, t, r, keep); if ((t & 31) == 0) flush(a, me); }
+    }
+}
+
+enum { PACK, INFER, TRAIN, BACKWARD };
+
+void run(const Args *a) {
+    const int team = a->threads ? a->threads() : 1, me = a->thread ? a->thread() : 0;
+    if (a->job == PACK)
+        for (long k = 0; k < a->packs; k++) core.pack(a->pack + k, me, team);
+    if (a->job == INFER) { forward(a, me, team, 0); }
+    if (a->job == TRAIN) { forward(a, me, team, 1); }
+    if (a->job == BACKWARD) {
+        backward(a, me, team, 1); barrier(a->barrier, team); after(a, me, team, 1);
+        barrier(a->barrier, team);
+        for (long k = 0; k < a->blocks; k++) {
+            const Block *q = a->block + k;
+            const long depth = a->T * a->B, used = core.contract_scratch(depth, q->rows, q->columns);
+            real *scratch = a->contract + me * (a->contract_size - used);  // the function adds me * used
+            core.contract(q->a, q->lda, q->d, q->ldd, q->c, q->columns, depth, q->rows, q->columns, scratch, me, team);
+        }
+    }
+}
