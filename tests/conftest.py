@@ -1,7 +1,16 @@
 """A stricter world than users': every random choice seeded, no cache of the user's, no network."""
 
+import atexit
+import os
+import shutil
+import tempfile
+
 import pytest
 import torch
+
+if "CELLWRIGHT_CACHE" not in os.environ:  # what tests compile is kept for the session only, by this and other processes
+    os.environ["CELLWRIGHT_CACHE"] = tempfile.mkdtemp(prefix="cellwright-tests-")
+    atexit.register(shutil.rmtree, os.environ["CELLWRIGHT_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
         needs_x: whether the gradient of x is wanted.
     """
     graph = build(step, states, _outputs(step, needs_x))
-    _set_zeros(graph)
+    _set_zeros(graph, step.widths)
     taken: dict[int, list[Place]] = {}
     for name in list(graph.outputs):
         if name.startswith(("state", "dstate")) or name in ("y", "dx"):
@@ -91,16 +91,20 @@ def _outputs(step: Step, needs_x: bool) -> dict[str, Refs]:
     return outputs | {f"sum{place}": refs for place, refs in enumerate(step.sums)}
 
 
-def _set_zeros(graph: Graph) -> None:
-    """Columns of a gradient that depend on none are zero: a gradient is linear in what comes in."""
+def _set_zeros(graph: Graph, widths: tuple[int, ...]) -> None:
+    """Columns of a gradient that depend on none are zero: a gradient is linear in what comes in.
+
+    So is that of a state that no step reads: it is written, too, over what came in for the state before.
+    """
     depends = graph.depends()
-    zero = -1
+    zero = graph.add(Atom("const", 1, (), 0.0))
+    depends.append(0)
+    for place, width in enumerate(widths):
+        graph.outputs.setdefault(f"dstate{place}", np.full(width, zero << COLUMN_BITS))
     for name, refs in graph.outputs.items():
         if name == "dx" or name.startswith(("dstate", "sum")):
             dead = np.array([not depends[int(ref) >> COLUMN_BITS] & GRAD for ref in refs], dtype=bool)
-            if dead.any():
-                zero = graph.add(Atom("const", 1, (), 0.0)) if zero < 0 else zero
-                graph.outputs[name] = np.where(dead, zero << COLUMN_BITS, refs)
+            graph.outputs[name] = np.where(dead, zero << COLUMN_BITS, refs)
 
 
 def _claim(graph: Graph, name: str, taken: dict[int, list[Place]]) -> None:

@@ -192,10 +192,22 @@ def _columns(trace: Trace, tensor: Tensor) -> Refs:
         raise Refused("one row of the batch depends on another") from None
 
 
+def plain(value: Any) -> Any:
+    """A value that tells whether another one is the same: of lists and the like by what they hold, else by identity."""
+    if isinstance(value, (int, float, bool, str, type(None), torch.dtype)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(plain(one) for one in value)
+    if isinstance(value, dict):
+        return dict, tuple((plain(key), plain(one)) for key, one in value.items())
+    if isinstance(value, (set, frozenset)):
+        return set, frozenset(plain(one) for one in value)
+    return id(value)
+
+
 def _plain_attributes(cell: Cell) -> list[Any]:
-    kinds = (int, float, bool, str, type(None), tuple, torch.dtype)
     return [
-        (name, key, value if isinstance(value, kinds) else id(value))
+        (name, key, plain(value))
         for name, module in cell.named_modules()
         for key, value in sorted(vars(module).items())
         if not key.startswith("_") or key in ("_version",)

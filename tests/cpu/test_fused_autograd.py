@@ -86,6 +86,30 @@ def test_backward_of_any_part_of_the_results(part):
         torch.testing.assert_close(one if one is not None else 0 * other, other, atol=1e-12, rtol=1e-12)
 
 
+class Unread(cw.Cell):
+    """A cell whose second state nothing reads, and whose step returns one value twice."""
+
+    state = ("h", "c")
+    gates = {"h": "hidden state"}
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.add_gates()
+
+    def step(self, x, h, c):
+        h = torch.tanh(x @ self.W_xh + h @ self.W_hh + self.b_h)
+        return h, h
+
+
+def test_the_gradient_of_a_state_that_no_step_reads_comes_in_once():
+    fused, plain, x = small(Unread, steps=5)
+    found = []
+    for layer in (fused, plain):
+        _, (_, c) = layer(x)
+        found.append(torch.autograd.grad(c.sum(), [x, *layer.parameters()]))
+    same(*found)
+
+
 @pytest.mark.parametrize("kind", [LSTM, GRU])
 def test_results_changed_in_place_before_backward_raise_and_are_never_wrong(kind):
     """y is what the derivative of the reference reads, too; a state is a copy, which may be changed."""

@@ -1,4 +1,4 @@
-"""A fused layer notices all that changes, and is copied, forked, hooked and shared like any other module."""
+"""A fused layer notices every change of its weights, and is copied, forked and shared like any other module."""
 
 import copy
 import io
@@ -9,13 +9,9 @@ import threading
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
 
-import cellwright as cw
-from cellwright.cells import GRU, LIBRARY, RNN
-from cellwright.kernels.c import run
+from cellwright.cells import GRU, RNN
 from tests.cpu.layers import results, same, small
-from tests.oracle import flat
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -91,31 +87,6 @@ def test_weights_put_in_from_outside_are_used_for_that_call_only():
     same(before, results(fused, x))
 
 
-@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("name", LIBRARY)
-def test_without_gradients_the_numbers_are_the_same_and_nothing_is_kept(name, guard, monkeypatch):
-    kept = []
-    forward = run.Fused.forward
-
-    def watch(self, x, states, key, leaves, keep):
-        y, last, saved = forward(self, x, states, key, leaves, keep)
-        kept.append((keep, dict(saved.buffers)))
-        return y, last, saved
-
-    monkeypatch.setattr(run.Fused, "forward", watch)
-    layer = cw.Recurrent(LIBRARY[name](2, 7).double(), backend="c")
-    batch = 6 * torch.get_num_threads()  # so that rows are split
-    x = torch.randn(50, batch, 2, dtype=torch.float64)
-    wanted = layer(x)
-    with guard():
-        found = layer(x)
-    same([one.clone() for one in flat(found)], wanted, atol=0)
-    assert [keep for keep, _ in kept] == [True, False]
-    assert not any(one.requires_grad for one in flat(found))
-    rows = {name: buffer.shape[0] for name, buffer in kept[1][1].items() if name not in ("x", "y", "state0", "scratch")}
-    assert all(count in (2, batch) for count in rows.values())  # of two steps (2, B, H) or one (B, ...); not of all 50
-
-
 def test_gradients_after_inference_mode():
     fused, plain, x = small()
     with torch.inference_mode():
@@ -183,89 +154,3 @@ def test_a_forked_process_runs_a_layer_that_its_parent_used_on_two_threads():
         assert os.waitpid(child, 0)[1] == 0
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [lambda cell: parametrizations.weight_norm(cell, "W_hh"), lambda cell: parametrizations.orthogonal(cell, "W_hh")],
-    ids=["weight_norm", "orthogonal"],
-)
-@pytest.mark.parametrize("used", [False, True])
-def test_parametrized_weights_fuse_or_fall_back_and_are_right(wrap, used):
-    cell = RNN(2, 4).double()
-    layer = cw.Recurrent(cell)
-    x = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True)
-    if used:
-        layer(x)
-    wrap(cell)
-    same(results(layer, x), results(cw.Recurrent([cell], backend="eager"), x), atol=1e-10)
-
-
-@pytest.mark.parametrize("used", [False, True])
-def test_hooks_on_the_cell_run_at_every_step(used):
-    layer = cw.Recurrent(GRU(2, 3, reset_after=False))
-    x = torch.randn(4, 2, 2)
-    if used:
-        assert "backend c" in layer.explain()
-        layer(x)
-    calls = []
-    handle = layer.first_cell.register_forward_hook(lambda *_: calls.append(1))
-    layer(x)
-    assert len(calls) == 4
-    assert "hooks" in layer.explain()
-    handle.remove()
-    assert "backend c" in layer.explain()
-
-
-class Settings(cw.Cell):
-    """A cell whose step reads a number and whether it is training."""
-
-    state = ("h",)
-    gates = {"h": "hidden state"}
-
-    def __init__(self, input_size, hidden_size, share=0.5):
-        super().__init__(input_size, hidden_size)
-        self.add_gates()
-        self.alpha, self.share = 0.5, share
-
-    def step(self, x, h):
-        n = torch.tanh(x @ self.W_xh + h @ self.W_hh + self.b_h)
-        n = nn.functional.dropout(n, self.share, self.training)
-        return self.alpha * h + (1 - self.alpha) * n
-
-
-def test_a_changed_number_of_the_cell_is_noticed():
-    fused, plain, x = small(lambda i, h: Settings(i, h).eval())
-    for alpha in (0.5, 0.3, 0.5):
-        fused.first_cell.alpha = alpha
-        same(results(fused, x), results(plain, x))
-
-
-def test_dropout_in_a_step_is_refused_in_training_and_fuses_in_evaluation():
-    layer = cw.Recurrent(Settings(2, 3))
-    refused = layer.explain()
-    assert "backend eager" in refused
-    assert "random" in refused
-    assert "test_fused_changes.py:" in refused
-    x = torch.randn(4, 2, 2)
-    assert not torch.equal(layer(x)[0], layer(x)[0])
-    layer.eval()
-    assert "backend c" in layer.explain()
-    plain = cw.Recurrent(list(layer.cells), backend="eager")
-    same(layer(x), plain(x), atol=1e-6)
-    layer.train()
-    assert "backend eager" in layer.explain()
-
-
-def test_without_gradients_weights_are_packed_again_only_after_they_changed(monkeypatch):
-    fused, _, x = small()
-    packs = []
-    pack = run.Fused._pack
-    monkeypatch.setattr(run.Fused, "_pack", lambda self, *rest: packs.append(1) or pack(self, *rest))
-    with torch.no_grad():
-        for _ in range(3):
-            fused(x)
-        assert len(packs) == 1
-        fused.first_cell.W_hi.mul_(0.5)
-        fused(x)
-        assert len(packs) == 2

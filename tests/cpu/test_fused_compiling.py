@@ -1,4 +1,4 @@
-"""What is compiled when: once for a cell, for all its steps and rows; from the cache in the next process; or not at all."""
+"""What is compiled, packed and kept when: once for a cell, for all steps and rows, and for the next process."""
 
 import subprocess
 import sys
@@ -8,11 +8,10 @@ import pytest
 import torch
 
 import cellwright as cw
-from cellwright.cells import GRU, LSTM
+from cellwright.cells import GRU, LIBRARY, LSTM
 from cellwright.errors import BackendError
-from cellwright.kernels import choose as choosing
 from cellwright.kernels.c import build, fuse, run
-from tests.cpu.layers import same
+from tests.cpu.layers import same, small
 from tests.oracle import flat
 
 
@@ -106,8 +105,48 @@ def test_a_second_process_finds_all_in_the_cache_and_computes_the_same_bits(monk
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", LIBRARY)
+def test_without_gradients_the_numbers_are_the_same_and_nothing_is_kept(name, guard, monkeypatch):
+    kept = []
+    forward = run.Fused.forward
+
+    def watch(self, x, states, key, leaves, keep):
+        y, last, saved = forward(self, x, states, key, leaves, keep)
+        kept.append((keep, dict(saved.buffers)))
+        return y, last, saved
+
+    monkeypatch.setattr(run.Fused, "forward", watch)
+    layer = cw.Recurrent(LIBRARY[name](2, 7).double(), backend="c")
+    batch = 6 * torch.get_num_threads()  # so that rows are split
+    x = torch.randn(50, batch, 2, dtype=torch.float64)
+    wanted = layer(x)
+    with guard():
+        found = layer(x)
+    same([one.clone() for one in flat(found)], wanted, atol=0)
+    assert [keep for keep, _ in kept] == [True, False]
+    assert not any(one.requires_grad for one in flat(found))
+    rows = {name: buffer.shape[0] for name, buffer in kept[1][1].items() if name not in ("x", "y", "state0", "scratch")}
+    assert all(count in (2, batch) for count in rows.values())  # of two steps (2, B, H) or one (B, ...); not of all 50
+
+
+def test_without_gradients_weights_are_packed_again_only_after_they_changed(monkeypatch):
+    fused, _, x = small()
+    packs = []
+    pack = run.Fused._pack
+    monkeypatch.setattr(run.Fused, "_pack", lambda self, *rest: packs.append(1) or pack(self, *rest))
+    with torch.no_grad():
+        for _ in range(3):
+            fused(x)
+        assert len(packs) == 1
+        fused.first_cell.W_hi.mul_(0.5)
+        fused(x)
+        assert len(packs) == 2
+
+
 @pytest.fixture
 def no_compiler(monkeypatch):
+    choosing = sys.modules["cellwright.kernels.choose"]  # its package shows the function of that name
     monkeypatch.setattr(choosing, "find_compiler", lambda: None)
     monkeypatch.setattr(fuse, "find_compiler", lambda: None)
     monkeypatch.setattr(choosing, "_warned", False)

@@ -233,8 +233,8 @@ V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const 
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
     const vec v50 = tile[0 + at * 1 + 0];
-    const vec v51 = v50;
-    v_store_n(m.dx + row * 3 + col, v51, lanes);
+    const vec v52 = v50;
+    v_store_n(m.dx + row * 3 + col, v52, lanes);
 }
 
 static void after_0(const Args *arg, long step, Range part, const int keep) {

@@ -212,8 +212,8 @@ V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, con
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
     const vec v53 = tile[0 + at * 1 + 0];
-    const vec v55 = v53;
-    v_store_n(m.dstate0_new + row * 5 + col, v55, lanes);
+    const vec v56 = v53;
+    v_store_n(m.dstate0_new + row * 5 + col, v56, lanes);
 }
 
 static void backward_1(const Args *arg, long step, Range part, const int keep) {
@@ -244,8 +244,8 @@ V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const 
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
     const vec v54 = tile[0 + at * 1 + 0];
-    const vec v56 = v54;
-    v_store_n(m.dx + row * 3 + col, v56, lanes);
+    const vec v57 = v54;
+    v_store_n(m.dx + row * 3 + col, v57, lanes);
 }
 
 static void after_0(const Args *arg, long step, Range part, const int keep) {

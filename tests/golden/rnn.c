@@ -137,8 +137,8 @@ V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, con
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
     const vec v14 = tile[0 + at * 1 + 0];
-    const vec v16 = v14;
-    v_store_n(m.dstate0_new + row * 5 + col, v16, lanes);
+    const vec v17 = v14;
+    v_store_n(m.dstate0_new + row * 5 + col, v17, lanes);
 }
 
 static void backward_1(const Args *arg, long step, Range part, const int keep) {
@@ -166,8 +166,8 @@ V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const 
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
     const vec v15 = tile[0 + at * 1 + 0];
-    const vec v17 = v15;
-    v_store_n(m.dx + row * 3 + col, v17, lanes);
+    const vec v18 = v15;
+    v_store_n(m.dx + row * 3 + col, v18, lanes);
 }
 
 static void after_0(const Args *arg, long step, Range part, const int keep) {

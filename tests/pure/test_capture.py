@@ -92,7 +92,7 @@ class Odd(cw.Cell):
     def __init__(self, line):
         super().__init__(3, 5)
         self.add_gates()
-        self.line, self.calls = line, 0
+        self.line, self.calls, self.log = line, 0, []
         self.register_buffer("seen", torch.zeros(5))
 
     def step(self, x, h):
@@ -101,6 +101,11 @@ class Odd(cw.Cell):
 
 def count_calls(cell, a):
     cell.calls += 1
+    return a
+
+
+def append(cell, a):
+    cell.log.append(1)
     return a
 
 
@@ -139,6 +144,7 @@ REFUSED = {  # a line, and words of the reason
     "a decision": (decide, "depends on the values"),
     "a number": (lambda cell, a: a * a[0, 1].item(), "depends on the values"),
     "an attribute": (count_calls, "attribute"),
+    "a list": (append, "attribute"),
     "a buffer": (count_in_buffer, "changes a weight, a buffer"),
     "rows in a buffer": (write_rows, "changes a weight, a buffer"),
     "a weight": (lambda cell, a: a + cell.b_h.detach().zero_(), "changes a weight"),
@@ -156,6 +162,7 @@ REFUSED = {  # a line, and words of the reason
 OF_THE_WHOLE_STEP = {
     "number of rows",
     "an attribute",
+    "a list",
     "numbers by numpy",
     "numbers in a list",
     "an error while it is traced",
