@@ -12,7 +12,7 @@ from cellwright.cells import GRU, LIBRARY, LSTM, RNN
 from cellwright.kernels.c import run
 from tests.oracle import as_function, assert_alike, closeness, drawn_inputs, flat, results_and_gradients, twins
 
-SIZES = [(1, 1), (2, 7), (5, 33), (3, 65)]  # inputs, units: whole vectors, none, and one column more than some
+SIZES = [(1, 1), (2, 7), (3, 65)]  # inputs, units: one, less than a vector, one more than whole vectors
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def test_any_number_of_steps_and_rows(steps, batch, name, size, team):
         check(cell, steps, batch)
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=4)
 @given(inputs=st.sampled_from([1, 4, 11, 17]), hidden=st.sampled_from([2, 3, 8, 13, 16, 19, 31, 64]))
 def test_any_number_of_columns(inputs, hidden):
     with pytest.MonkeyPatch.context() as patch:

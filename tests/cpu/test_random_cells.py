@@ -50,7 +50,7 @@ def check(inputs, widths, program, has_output, steps, batch, threads):
         assert apart <= CLOSE * (1 + other.abs().max().item()), f"{place}: {apart}"
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     inputs=st.integers(1, 5),
     widths=st.lists(WIDTHS, min_size=1, max_size=3),
