@@ -38,7 +38,7 @@ def test_train_tells_what_it_does_and_what_to_do_next(call, tmp_path):
     status, out, err = call("train", "python-docs", *small_flags(), "--out", tmp_path / "run")
     assert (status, err) == (0, "")
     assert "text: python-docs; 3,600 characters to train on, 400 held out; vocabulary of 28" in out
-    assert "backend: torch; LSTM(8, 16) is exactly a cell of torch.nn" in out
+    assert "backend: c; on the CPU it is the fastest" in out
     assert out.count("\nepoch ") == 3
     assert out.endswith(f"let it write: cellwright sample {tmp_path / 'run'}\n")
     files = {"config.json", "vocabulary.json", "model.safetensors", "last.safetensors", "metrics.jsonl", "curves.png"}
