@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from cellwright.step.aten import BILINEAR, CREATIONS, LINEAR, MOVES, RULES, SUMS
-from cellwright.step.atoms import Atom, Atoms, Read, Refs, Weight, segments
+from cellwright.step.atoms import COLUMN_BITS, Atom, Atoms, Read, Refs, Weight, segments
 from cellwright.step.shadow import ROW_BITS, Mixed, Shadows
 from cellwright.step.tape import Entry, Tape, Value
 
@@ -330,13 +330,26 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _is_zero(self, columns: Refs) -> bool:
         return bool((columns == self.atoms.constant(0.0)).all())
 
+    def _bears_gradient(self, *columns: Refs) -> bool:
+        """Whether one of these columns depends on the incoming gradient; in a derivative, a sum of others is zero."""
+        stack = [int(atom) for refs in columns for atom in np.unique(refs >> COLUMN_BITS)]
+        seen: set[int] = set()
+        while stack and not self.in_step:
+            atom = stack.pop()
+            if self.atoms.items[atom].op in ("dy", "dstate"):
+                return True
+            if atom not in seen:
+                seen.add(atom)
+                stack += [arg.atom for arg in self.atoms.items[atom].args]
+        return self.in_step
+
     def _note_zeros(self, result: Tensor) -> None:
         """A sum over the rows of what is zero."""
         zeros = Entry(torch.ops.aten.zeros.default, (list(result.shape),), {"dtype": self.dtype}, summed=True)
         self._note(result, self.tape.add(zeros))
 
     def _sum_rows(self, columns: Tensor, result: Tensor) -> None:
-        if self._is_zero(columns.numpy()):
+        if not self._bears_gradient(columns.numpy()):
             self._note_zeros(result)
             return
         self.sums.append(columns.reshape(-1).numpy())
@@ -460,7 +473,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise Refused("a product of two tensors that both differ from row to row", self.where())
         left = self.shadows.columns(a, -1).squeeze(-1).numpy()  # (batched, M)
         right = self.shadows.columns(b, -2).squeeze(-2).numpy()  # (batched, N)
-        if self._is_zero(left) or self._is_zero(right):
+        if self._is_zero(left) or self._is_zero(right) or not self._bears_gradient(left, right):
             self._note_zeros(result if batched else result[0])
             return
         first = len(self.products)

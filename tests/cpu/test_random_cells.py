@@ -128,6 +128,20 @@ FOUND = {  # the least cells with which a fault was found
         False,
         2,
     ),
+    "a product of zeros": (
+        1,
+        [4, 1, 1],
+        [
+            ("linear", 20, 17),
+            ("linear", 10, 4),
+            ("write", "rest", 4, 6),
+            ("unary", "silu", 23),
+            ("unary", "logsigmoid", 27),
+            ("write", "rest", 11, 5),
+        ],
+        False,
+        1,
+    ),
     "the sum of a cumsum": (
         1,
         [1],
