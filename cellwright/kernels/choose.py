@@ -17,7 +17,7 @@ from cellwright.cells import Cell
 from cellwright.errors import BackendError
 from cellwright.kernels.c.compiler import find_compiler
 from cellwright.kernels.c.function import run_fused
-from cellwright.kernels.c.fuse import Entry, fuse
+from cellwright.kernels.c.fuse import Entry, Seen, fuse, look
 from cellwright.kernels.c.operator import name_of, run_operator
 from cellwright.kernels.torch_nn import run_torch, standard_form
 from cellwright.step import unroll
@@ -60,10 +60,11 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
     like = x if x is not None else next(cell.parameters(), torch.empty(0)).detach()
     if transformed(like):
         return Choice("eager", unroll, "under a transform of torch.func the equations run step by step")
-    entry = _fused(cell, like)
+    seen = look(cell)
+    entry = _fused(cell, seen, like)
     if entry.fused is not None:
         asked = "asked for by name" if backend == "c" else "on the CPU it is the fastest"
-        return Choice("c", partial(_run, entry), f"{asked}: {entry.reason}", entry)
+        return Choice("c", partial(run_fused, entry.fused, seen.leaves), f"{asked}: {entry.reason}", entry)
     if backend == "c":
         raise BackendError(
             "backend 'c' runs cells whose step can be traced and planned, in float32 or float64 on the CPU",
@@ -151,17 +152,12 @@ def transformed(like: Tensor) -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_mode >= 0
 
 
-def _fused(cell: Cell, like: Tensor) -> Entry:
+def _fused(cell: Cell, seen: Seen, like: Tensor) -> Entry:
     if like.device.type != "cpu":
         return Entry(None, f"the loops in C run on the CPU, not on {like.device.type}")
     if torch.is_autocast_enabled("cpu"):
         return Entry(None, "under autocast PyTorch's own operations choose the types")
-    return fuse(cell, like.dtype, needs_x=like.requires_grad and torch.is_grad_enabled())
-
-
-def _run(entry: Entry, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    assert entry.fused is not None
-    return run_fused(entry.fused, cell, x, state)
+    return fuse(cell, seen, like.dtype, needs_x=like.requires_grad and torch.is_grad_enabled())
 
 
 def _torch(cell: Cell, why: str) -> Choice:

@@ -195,7 +195,10 @@ class Recurrent(nn.Module):
         return [tuple(s[place] for s in tall) for place in range(len(self.cells))]
 
     def _pack_state(self, last: list[State], batched: bool) -> Tensor | State:
-        stacked = tuple(torch.stack(one) for one in zip(*last, strict=True))  # (L*D, B, H) each
+        if len(last) == 1:
+            stacked = tuple(one.unsqueeze(0) for one in last[0])
+        else:
+            stacked = tuple(torch.stack(one) for one in zip(*last, strict=True))  # (L*D, B, H) each
         packed = stacked if batched else tuple(s.squeeze(1) for s in stacked)
         return packed if len(packed) > 1 else packed[0]
 

@@ -23,10 +23,13 @@ Homes = dict[int, tuple[Place, ...]]
 
 
 def plan_blocks(
-    graph: Graph, operands: list[Operand], homes: Homes
+    graph: Graph, operands: list[Operand], homes: Homes, turned: tuple[bool, ...]
 ) -> tuple[tuple[Block, ...], tuple[tuple[tuple[Part, ...], ...], ...]]:
-    """Blocks of products over all rows, and for each product its parts among them."""
-    pairs = list(zip(operands[::2], operands[1::2], strict=True))
+    """Blocks of products over all rows, and for each product its parts among them; some are computed transposed."""
+    pairs = [
+        (right, left) if turn else (left, right)
+        for left, right, turn in zip(operands[::2], operands[1::2], turned, strict=True)
+    ]
     spans: dict[Key, list[tuple[int, int]]] = {}  # of a fixed side: the columns of the other side's matrix
     for left, right in pairs:
         for a in left.parts:

@@ -15,6 +15,7 @@ from cellwright.program.program import Program
 from cellwright.program.split import STAGES, split
 from cellwright.step.atoms import COLUMN_BITS, LEAVES, Atom, Read, Refs, segments
 from cellwright.step.capture import Step
+from cellwright.step.tape import TRANSPOSES
 
 
 def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
@@ -46,7 +47,8 @@ def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
     columns: dict[int, int] = {}
     for atom in sorted(atom for atom in summed if graph.atoms[atom].op != "const"):
         columns[atom] = sum(graph.atoms[other].width for other in columns)
-    blocks, products = plan_blocks(graph, operands, homes)
+    turned = _turned(step)
+    blocks, products = plan_blocks(graph, operands, homes, turned)
     buffers = _buffers(graph, step, states, memory.widths, local, sum(graph.atoms[a].width for a in columns))
     return Program(
         graph=graph,
@@ -60,6 +62,7 @@ def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
         sums=columns,
         blocks=blocks,
         products=products,
+        turned=turned,
         batch_sums=tuple(_sum_parts(graph, refs, columns) for refs in sums),
         tape=step.tape,
         gradients=dict(step.dparameters),
@@ -70,6 +73,20 @@ def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
         has_y=step.y is not None,
         needs_x=needs_x,
     )
+
+
+def _turned(step: Step) -> tuple[bool, ...]:
+    """Of every product, whether all that is ever done with it is to transpose it: then it is computed transposed."""
+    leaves = {entry.leaf[1]: n for n, entry in enumerate(step.tape.entries) if _is_product(entry.leaf)}
+    found = []
+    for product in range(len(step.products)):
+        readers = [n for n, reads in enumerate(step.tape.inputs) if leaves.get(product) in reads]
+        found.append(bool(readers) and all(step.tape.entries[n].function in TRANSPOSES for n in readers))
+    return tuple(found)
+
+
+def _is_product(leaf: object) -> bool:
+    return isinstance(leaf, tuple) and leaf[0] == "product" and leaf[2] is None
 
 
 def _inferred(graph: Graph, stages: dict[str, tuple[Loop, ...]]) -> Iterable[int]:

@@ -29,6 +29,7 @@ class Program:
     sums: dict[int, int]  # atom: first column in the buffer of sums
     blocks: tuple[Block, ...]
     products: tuple[tuple[tuple[Part, ...], ...], ...]  # of every product, its parts in rows of columns
+    turned: tuple[bool, ...]  # whether it is computed transposed
     batch_sums: tuple[tuple[tuple[int, int] | float, ...], ...]  # of every sum: (column, width) or a number
     tape: Tape
     gradients: dict[str, int]

@@ -10,6 +10,7 @@ from cellwright.step.atoms import LEAVES
 from cellwright.step.ops import OPS
 
 STAGES = ("before", "forward", "backward", "after")
+TIMED = STAGES[1:3]  # step by step
 
 
 @dataclass

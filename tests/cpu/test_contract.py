@@ -20,8 +20,8 @@ FLAGS = {
 NEEDS = {"sse": {"sse2"}, "avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512vl", "fma"}}
 WRAPPER = """
 #include "contract.h"
-void run(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long K, long M, long N, real *scratch,
-         int me, int team) { contract(A, lda, D, ldd, C, ldc, K, M, N, scratch, me, team); }
+void run(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long segment, long K, long M, long N,
+         real *scratch, int me, int team) { contract(A, lda, D, ldd, C, ldc, segment, K, M, N, scratch, me, team); }
 long scratch(long K, long M, long N) { return contract_scratch(K, M, N); }
 """
 # Every array ends (or starts) where its last (first) page does, between pages that may not be touched.
@@ -43,7 +43,7 @@ int main(int count, char **sizes) {
                 const long K = atol(sizes[i]), M = atol(sizes[i + 1]), N = atol(sizes[i + 2]);
                 real *A = fenced(K * M, at_end), *D = fenced(K * N, at_end), *C = fenced(M * N, at_end);
                 real *scratch = fenced(team * contract_scratch(K, M, N), at_end);
-                for (int me = 0; me < team; me++) contract(A, M, D, N, C, N, K, M, N, scratch, me, team);
+                for (int me = 0; me < team; me++) contract(A, M, D, N, C, N, N, K, M, N, scratch, me, team);
             }
     puts("done");
 }
@@ -68,13 +68,19 @@ class Contract:
         self.dtype = dtype
         self.library = ctypes.CDLL(str(library))
         pointer, long, integer = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
-        self.library.run.argtypes = [pointer, long] * 3 + [long] * 3 + [pointer, integer, integer]
+        self.library.run.argtypes = [pointer, long] * 3 + [long] * 4 + [pointer, integer, integer]
         self.library.run.restype = None
         self.library.scratch.argtypes = [long] * 3
         self.library.scratch.restype = long
 
     def __call__(
-        self, A: np.ndarray, D: np.ndarray, gaps: tuple[int, int, int] = (0, 0, 0), team: int = 1, shift: int = 0
+        self,
+        A: np.ndarray,
+        D: np.ndarray,
+        gaps: tuple[int, int, int] = (0, 0, 0),
+        team: int = 1,
+        shift: int = 0,
+        segments: int = 1,
     ) -> np.ndarray:
         """A^T D, from inputs in a sea of NaN (`gaps` between rows, and before and after) to an output in one of 12345.
 
@@ -83,18 +89,18 @@ class Contract:
         (K, M), N = A.shape, D.shape[1]
         a, a_view = self.guarded(A, gaps[0], shift, np.nan)
         d, d_view = self.guarded(D, gaps[1], shift, np.nan)
-        c, c_view = self.guarded(np.full((M, N), SENTINEL), gaps[2], shift, SENTINEL)
+        c, c_view = self.guarded(np.full((segments * M, N // segments), SENTINEL), gaps[2], shift, SENTINEL)
         s, s_view = self.guarded(np.full((1, team * self.library.scratch(K, M, N)), np.nan), 0, shift, SENTINEL)
         before = a.copy(), d.copy()
         for me in reversed(range(team)):
-            strides = M + gaps[0], N + gaps[1], N + gaps[2]
+            strides = M + gaps[0], N + gaps[1], N // segments + gaps[2]
             self.library.run(
                 *(a_view.ctypes.data, strides[0], d_view.ctypes.data, strides[1], c_view.ctypes.data, strides[2]),
-                *(K, M, N, s_view.ctypes.data, me, team),
+                *(N // segments, K, M, N, s_view.ctypes.data, me, team),
             )
         np.testing.assert_array_equal(a, before[0])
         np.testing.assert_array_equal(d, before[1])
-        result = c_view.copy()
+        result = np.concatenate(np.split(c_view.copy(), segments), axis=1)
         c_view[:] = s_view[:] = SENTINEL
         assert np.all(c == SENTINEL), "wrote outside of C"
         assert np.all(s == SENTINEL), "wrote outside of the scratch"
@@ -179,6 +185,19 @@ def test_sum_of_any_shape(
 ) -> None:
     A, D = draw(contract, K, M, N, seed=K)
     check(contract, A, D, contract(A, D, gaps, team, shift))
+
+
+@KINDS
+@pytest.mark.parametrize("size", [(40, 7, 8), (401, 28, 256), (30, 70, 2600), (90, 650, 12), (500, 300, 6)], ids=str)
+@pytest.mark.parametrize("gaps", [(0, 0, 0), (3, 1, 5)], ids=["close", "gaps"])
+def test_segments_are_the_same_sums_elsewhere(
+    contract: Contract, size: tuple[int, int, int], gaps: tuple[int, int, int]
+) -> None:
+    A, D = draw(contract, *size)
+    alone = contract(A, D)
+    for segments in (1, 2, size[2]):
+        for team in (1, 3):
+            np.testing.assert_array_equal(alone, contract(A, D, gaps, team, segments=segments))
 
 
 @KINDS

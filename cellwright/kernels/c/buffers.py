@@ -1,41 +1,135 @@
-"""Buffers: memory used again from run to run, packed weights, and what a forward run leaves for the backward one."""
+"""Buffers: where the memory of a run lies, memory used again from run to run, and what forward leaves for backward."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from array import array
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from cellwright.kernels.c.render import Source
+from cellwright.program import Program
+
+LINE = 64  # bytes: buffers start at lines of the cache
+CHUNK = 96  # rows, as in loops.h
+FEW_ROWS = 3  # of a tile that takes more columns
+MOST_KEPT = 3  # pieces of memory that wait to be used again
+
+
+class Sizes(NamedTuple):
+    """What decides the memory of a run: steps, rows of the batch, threads, and whether backward will follow."""
+
+    T: int
+    B: int
+    team: int
+    keep: bool
+
+    @property
+    def columns(self) -> bool:
+        """Whether threads share the columns of every row, or each takes rows of its own: where those would be few."""
+        return self.team > 1 and 6 * self.team > self.B
+
+    @property
+    def few(self) -> bool:
+        """Whether tiles of the loops over time have too few rows to fill the registers, and get more columns."""
+        return self.B <= FEW_ROWS
+
+    @property
+    def one_step(self) -> bool:
+        """Whether what is hoisted is made step by step and dropped: where rows are split and nothing is kept."""
+        return not self.keep and not self.columns
 
 
 class Pool:
-    """Memory that was given back, for the next run of the same size: fresh pages cost more than filling them."""
+    """Memory that was given back, for the next run: fresh pages cost more than filling them."""
 
-    def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._free: list[Tensor] = []
 
-    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        found = self._kept.pop(name, None)
-        return found if found is not None and found.shape == shape else like.new_empty(shape)
+    def take(self, size: int) -> Tensor:
+        """A flat tensor of at least so many numbers, and not many times more."""
+        fitting = [one for one in self._free if size <= one.numel() <= 4 * size + 4096]
+        if not fitting:
+            return torch.empty(size, dtype=self.dtype)
+        found = min(fitting, key=Tensor.numel)
+        self._free = [one for one in self._free if one is not found]
+        return found
 
-    def give(self, buffers: dict[str, Tensor]) -> None:
-        self._kept.update(buffers)
-
-
-@dataclass(eq=False)
-class Packed:
-    """Weights as the loops want them, and what they were made from."""
-
-    key: tuple[Any, ...]
-    vectors: dict[str, Tensor]
-    whole: dict[str, Tensor]
-    values: dict[int, Tensor]
+    def give(self, memory: Tensor) -> None:
+        """Take it back; the oldest is let go where too many wait."""
+        self._free = [*self._free, memory][-MOST_KEPT:]
 
 
-@dataclass(eq=False)
+class Layout:
+    """Where every buffer of a run lies in one piece of memory, and the numbers in the argument of its call."""
+
+    def __init__(self, program: Program, code: Source, contract: Any, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self.start = array("q", range(0, sizes.B * (sizes.T + 1), sizes.B) if sizes.B else [0] * (sizes.T + 1))
+        self.depths = [self._depth(program, place) for place in range(len(program.widths))]
+        self.scratch_rows = max(sizes.B, sizes.team * CHUNK)
+        steps = sizes.T * sizes.B
+        self.contract = 0
+        if sizes.keep:
+            self.contract = max([contract(steps, b.rows, b.columns) for b in program.blocks], default=0)
+        self.size = 0
+        self.offsets: dict[str, int] = {}
+        line = LINE // program.dtype.itemsize
+        for name, count in self._counts(program, code).items():
+            self.offsets[name] = self.size * program.dtype.itemsize
+            self.size += -(-count // line) * line
+        self.size += line  # to start at a line
+        self._last: tuple[int, array[int]] = (-1, array("q"))
+
+    def _depth(self, program: Program, place: int) -> int:
+        """Rows of a state: all steps and the one before, or two steps in turn."""
+        shown = place == 0 and not program.has_y  # y is this buffer, and the user's
+        return (self.sizes.T + 1 if self.sizes.keep or shown else 2) * self.sizes.B
+
+    def _counts(self, program: Program, code: Source) -> dict[str, int]:
+        """How many numbers each buffer takes."""
+        T, B, team, keep = self.sizes
+        widths = {name: buffer.width for name, buffer in program.buffers.items()}
+        counts: dict[str, int] = {}
+        for place, depth in enumerate(self.depths):
+            if place or program.has_y:
+                counts[f"state{place}"] = depth * widths[f"state{place}"]
+        used = {home.buffer for atom in program.inferred for home in program.homes.get(atom, ())}
+        for name in ("d", "kept", "hoisted"):
+            if widths[name] and (keep or name in used):
+                counts[name] = (B if self.sizes.one_step else T * B) * widths[name]
+        counts["scratch"] = self.scratch_rows * widths["scratch"]
+        counts["reductions"] = len(code.reductions) * team * self.scratch_rows
+        if keep:
+            for place, width in enumerate(program.widths):
+                counts[f"dstate{place}"] = 2 * B * width
+            counts["sum"] = 2 * team * widths["sums"]
+            counts["contract"] = team * self.contract + 64
+        return {name: count for name, count in counts.items() if count}
+
+    def places(self, memory: Tensor, names: tuple[str, ...]) -> array[int]:
+        """The addresses of these buffers in a piece of memory; 0 for those that lie elsewhere or nowhere."""
+        base = memory.data_ptr()
+        base += -base % LINE
+        if self._last[0] != base:
+            found = (base + self.offsets[name] if name in self.offsets else 0 for name in names)
+            self._last = (base, array("q", found))
+        return self._last[1][:]
+
+
 class Saved:
-    """What a forward run leaves for the backward one."""
+    """What a forward run leaves for the backward one; its memory goes back for the next run when it ends."""
 
-    buffers: dict[str, Tensor]
-    packed: Packed
-    sizes: tuple[int, int]
+    def __init__(self, pool: Pool, memory: Tensor, layout: Layout, weights: Any, packed: Any) -> None:
+        self._pool, self._weights = pool, weights
+        self.memory, self.layout, self.packed = memory, layout, packed
+        self.barrier = array("q", bytes(256))
+        self.states: array[int] = array("q")
+        self.argument: array[int] = array("q")
+        self.held: tuple[Any, ...] = ()  # what its addresses point into
+
+    def __del__(self) -> None:
+        self._pool.give(self.memory)
+        self._weights.give(self.packed, self.layout.sizes.keep)

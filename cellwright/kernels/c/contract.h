@@ -1,7 +1,8 @@
 // C = A^T D summed over the long first axis of both: the weight gradients of a layer, once its time loop is over.
 //
-//     C[m*ldc + n] = sum over k < K of A[k*lda + m] * D[k*ldd + n]
+//     C[n / segment * M*ldc + m*ldc + n % segment] = sum over k < K of A[k*lda + m] * D[k*ldd + n]
 //
+// where the columns of C come in segments, each a matrix of its own (one segment of N columns is plain C[m*ldc + n]).
 // The sum is cut into blocks of k; in a block, C is cut into panels of columns and those into tiles of up to 6 rows
 // by 4 vectors, which stay in registers. A block of A is packed once, a panel of D just before its tiles, both only
 // where they are used more than once. Every element of C is summed in the same order whatever the tile, the thread
@@ -162,14 +163,20 @@ static void contract_pack_d(real *to, const real *d, long ldd, long depth, long 
 
 // ---- blocks ---------------------------------------------------------------------------------------------------------
 
-// C[m*row + n*col]; exchanging A and D transposes C, so one of both steps is 1.
+// Exchanging A and D transposes C.
 typedef struct {
     const real *A, *D;
     real *C;
-    long lda, ldd, row, col;
+    long lda, ldd, ldc, segment, next;  // columns of a segment of C; from one to the next
+    int exchanged;
     long K, M, N;
     long depth, high;  // of a block, in k and in rows
 } contract_job;
+
+static inline real *contract_at(const contract_job *job, long m, long n) {
+    const long row = job->exchanged ? n : m, col = job->exchanged ? m : n, segment = col / job->segment;
+    return job->C + segment * job->next + row * job->ldc + (col - segment * job->segment);
+}
 
 // Few columns waste most of a vector: then A gives the columns.
 static int contract_exchange(long M, long N) {
@@ -191,21 +198,21 @@ static long contract_high(long depth, long M) {
     return contract_up(contract_up(M, blocks), CONTRACT_ROWS) * CONTRACT_ROWS;
 }
 
-static contract_job contract_plan(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long K, long M,
-                                  long N) {
-    contract_job job = {A, D, C, lda, ldd, ldc, 1, K, M, N, 0, 0};
-    if (contract_exchange(M, N)) job = (contract_job){D, A, C, ldd, lda, 1, ldc, K, N, M, 0, 0};
+static contract_job contract_plan(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long segment,
+                                  long K, long M, long N) {
+    contract_job job = {A, D, C, lda, ldd, ldc, segment, M * ldc, 0, K, M, N, 0, 0};
+    if (contract_exchange(M, N)) job = (contract_job){D, A, C, ldd, lda, ldc, segment, M * ldc, 1, K, N, M, 0, 0};
     job.depth = contract_depth(K, job.M, job.N);
     job.high = contract_high(job.depth, job.M);
     return job;
 }
 
 // A tile that is cut off at the right, or whose columns are not next to each other, goes through a small buffer.
-static void contract_edge(const contract_job *job, const real *tile, real *c, int rows, long cols, int first) {
-    for (int m = 0; m < rows; m++)
-        for (long n = 0; n < cols; n++) {
-            real *to = c + m * job->row + n * job->col;
-            const real sum = tile[m * CONTRACT_COLS + n];
+static void contract_edge(const contract_job *job, const real *tile, long m, int rows, long n, long cols, int first) {
+    for (int i = 0; i < rows; i++)
+        for (long j = 0; j < cols; j++) {
+            real *to = contract_at(job, m + i, n + j);
+            const real sum = tile[i * CONTRACT_COLS + j];
             *to = first ? sum : *to + sum;
         }
 }
@@ -222,7 +229,8 @@ typedef struct {
 static void contract_panel(const contract_job *job, const contract_block *b, long n, long cols, const real *next,
                            real *scratch) {
     real edge[CONTRACT_ROWS * CONTRACT_COLS] __attribute__((aligned(VB)));
-    const int vecs = (int)contract_up(cols, VL), whole = job->col == 1 && cols % VL == 0;
+    const int vecs = (int)contract_up(cols, VL);
+    const int whole = !job->exchanged && cols % VL == 0 && n % job->segment + cols <= job->segment;
     const int packs = b->rows > CONTRACT_ROWS && cols == CONTRACT_COLS;
     contract_args t = {.depth = b->depth, .d = job->D + b->k * job->ldd + n, .ldd = job->ldd, .pack = scratch};
     if (!packs && (b->rows > CONTRACT_ROWS || cols % VL)) {
@@ -232,17 +240,16 @@ static void contract_panel(const contract_job *job, const contract_block *b, lon
     }
     for (long i = 0; i < b->rows; i += CONTRACT_ROWS) {
         const int height = (int)contract_min(CONTRACT_ROWS, b->rows - i);
-        real *c = job->C + (b->m + i) * job->row + n * job->col;
         t.a = b->packed ? b->a + i * b->depth : b->a + i;
         t.lda = b->packed ? height : job->lda;
-        t.c = whole ? c : edge;
-        t.ldc = whole ? job->row : CONTRACT_COLS;
+        t.c = whole ? contract_at(job, b->m + i, n) : edge;
+        t.ldc = whole ? job->ldc : CONTRACT_COLS;
         t.first = !whole || b->k == 0;
         t.next = t.a, t.skip = 0;
         const long left = (b->rows - i - 1) / CONTRACT_ROWS;
         if (next && left < CONTRACT_VECS) t.next = next + left * VL, t.skip = job->ldd;
         (packs && i == 0 ? contract_packing : contract_fns[vecs - 1][height - 1])(&t);
-        if (!whole) contract_edge(job, edge, c, height, cols, b->k == 0);
+        if (!whole) contract_edge(job, edge, b->m + i, height, n, cols, b->k == 0);
         if (packs) t.d = scratch, t.ldd = CONTRACT_COLS;
     }
 }
@@ -284,16 +291,16 @@ static long contract_cost(long rows, long cols) { return rows * cols + 8 * (rows
 
 // How many reals of scratch each thread of the team needs.
 static long contract_scratch(long K, long M, long N) {
-    const contract_job job = contract_plan(0, 0, 0, 0, 0, 0, K, M, N);
+    const contract_job job = contract_plan(0, 0, 0, 0, 0, 0, N, K, M, N);
     const long reals = job.depth * (CONTRACT_COLS + job.high) + VL;
     return contract_up(reals, VL) * VL;
 }
 
 // Called by every thread `me` of `team`, with the same arguments; `scratch` is one array for the whole team. The team
 // shares out C's columns, or its rows if that is less work, and no thread waits for another.
-static void contract(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long K, long M, long N,
-                     real *scratch, int me, int team) {
-    const contract_job job = contract_plan(A, lda, D, ldd, C, ldc, K, M, N);
+static void contract(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long segment, long K, long M,
+                     long N, real *scratch, int me, int team) {
+    const contract_job job = contract_plan(A, lda, D, ldd, C, ldc, segment, K, M, N);
     real *own = scratch + me * contract_scratch(K, M, N);
     own += (VB - (uintptr_t)own % VB) % VB / sizeof(real);
     const long vecs = contract_up(job.N, VL);

@@ -3,7 +3,9 @@
 #include "contract.h"
 #include "loops.h"
 
-// Register tiles: s[row][vector] (+)= a[row][k] * w[k][vector]; every sum is a variable of its own.
+// Register tiles: s[row][vector] (+)= a[row][k] * w[k][vector]; every sum is a variable of its own. Where rows are more
+// than vectors a step's weights stay in registers, else its inputs. Two steps a turn: with one, the turn itself costs a
+// quarter of the speed.
 
 #define EACH1(M) M(0)
 #define EACH2(M) EACH1(M) M(1)
@@ -16,50 +18,57 @@
 #define START2(r) START1(r) vec c##r##1 = first ? zero : s[(r) * stride + 1];
 #define START3(r) START2(r) vec c##r##2 = first ? zero : s[(r) * stride + 2];
 #define START4(r) START3(r) vec c##r##3 = first ? zero : s[(r) * stride + 3];
-#define WEIGHTS1 const vec w0 = v_load(w);
-#define WEIGHTS2 WEIGHTS1 const vec w1 = v_load(w + VL);
-#define WEIGHTS3 WEIGHTS2 const vec w2 = v_load(w + 2 * VL);
-#define WEIGHTS4 WEIGHTS3 const vec w3 = v_load(w + 3 * VL);
+#define WEIGHT(v) const vec w##v = v_load(w + (v) * VL);
 #define STEP1(r) const vec b##r = v_set1(a##r[k]); c##r##0 += b##r * w0;
 #define STEP2(r) STEP1(r) c##r##1 += b##r * w1;
 #define STEP3(r) STEP2(r) c##r##2 += b##r * w2;
 #define STEP4(r) STEP3(r) c##r##3 += b##r * w3;
+#define INPUT(r) const vec b##r = v_set1(a##r[k]);
+#define TURN1(v) const vec w##v = v_load(w + (v) * VL); c0##v += b0 * w##v;
+#define TURN2(v) TURN1(v) c1##v += b1 * w##v;
+#define TURN3(v) TURN2(v) c2##v += b2 * w##v;
 #define END1(r) s[(r) * stride] = c##r##0;
 #define END2(r) END1(r) s[(r) * stride + 1] = c##r##1;
 #define END3(r) END2(r) s[(r) * stride + 2] = c##r##2;
 #define END4(r) END3(r) s[(r) * stride + 3] = c##r##3;
-#define TILE(R, N)                                                                                                    \
+#define TILE(R, N, BODY)                                                                                              \
     static void tile_##R##x##N(const real *a, long lda, const real *w, long depth, vec *s, long stride, int first) { \
         const vec zero = v_set1(0);                                                                                   \
         EACH##R(ROW) EACH##R(START##N)                                                                                \
-        for (long k = 0; k < depth; k++, w += N * VL) {                                                               \
-            WEIGHTS##N EACH##R(STEP##N)                                                                               \
-        }                                                                                                             \
+        _Pragma("GCC unroll 2")                                                                                       \
+        for (long k = 0; k < depth; k++, w += N * VL) { BODY }                                                        \
         EACH##R(END##N)                                                                                               \
     }
-#define TILES(N) TILE(1, N) TILE(2, N) TILE(3, N) TILE(4, N) TILE(5, N) TILE(6, N)
-TILES(1)
-TILES(2)
+#define TALL(R, N) TILE(R, N, EACH##N(WEIGHT) EACH##R(STEP##N))  // its weights in registers
+#define WIDE(R, N) TILE(R, N, EACH##R(INPUT) EACH##N(TURN##R))  // its inputs
+#define TALLS(N) TALL(1, N) TALL(2, N) TALL(3, N) TALL(4, N) TALL(5, N) TALL(6, N)
+TALLS(1)
+TALLS(2)
 #if TILE_VECS == 4
-TILES(3)
-TILES(4)
+TALLS(3)
+TALLS(4)
+#else
+WIDE(1, 3) WIDE(2, 3) WIDE(3, 3)
+WIDE(1, 4) WIDE(2, 4) WIDE(3, 4)
+#define tile_4x3 0
+#define tile_5x3 0
+#define tile_6x3 0
+#define tile_4x4 0
+#define tile_5x4 0
+#define tile_6x4 0
 #endif
 #define NAMES(N) {tile_1x##N, tile_2x##N, tile_3x##N, tile_4x##N, tile_5x##N, tile_6x##N}
-static tile_fn *const tiles[TILE_VECS][TILE_ROWS] = {
-    NAMES(1), NAMES(2),
-#if TILE_VECS == 4
-    NAMES(3), NAMES(4),
-#endif
-};
+static tile_fn *const tiles[TILE_MOST_VECS][TILE_ROWS] = {NAMES(1), NAMES(2), NAMES(3), NAMES(4)};
 
 static void pack(const Pack *job, long part, long parts) {
     const long vectors = ceil_div(job->width, VL), panels = ceil_div(vectors, job->units);
+    const long most = vecs_of_tile(job->few);
     for (long p = panels * part / parts; p < panels * (part + 1) / parts; p++) {
         const long count = min_of(job->units, vectors - p * job->units), vecs = count * job->slots;
         real *panel = job->to + p * job->units * job->slots * job->total * VL + job->before * vecs * VL;
         for (long u = 0; u < count; u++) {
-            const long v = u * job->slots + job->slot, chunk = v / TILE_VECS * TILE_VECS;
-            const long n = min_of(TILE_VECS, vecs - chunk), j = (p * job->units + u) * VL;
+            const long v = u * job->slots + job->slot, chunk = v / most * most;
+            const long n = min_of(most, vecs - chunk), j = (p * job->units + u) * VL;
             const long lanes = min_of(VL, job->width - j);
             real *to = panel + chunk * job->depth * VL + (v - chunk) * VL;
             const real *from = job->from + j * job->column;
@@ -80,7 +89,7 @@ static void pack(const Pack *job, long part, long parts) {
     }
 }
 
-static uint64_t digest_of(const Piece *piece, long part, long parts) {
+static uint64_t digest(const Piece *piece, long part, long parts) {
     enum { LANES = 64 };
     const uint32_t *word = piece->at;
     const long words = piece->bytes / 4, blocks = words / LANES;
@@ -93,11 +102,6 @@ static uint64_t digest_of(const Piece *piece, long part, long parts) {
         for (long i = blocks * LANES * 4; i < piece->bytes; i++)
             all = (all ^ ((const uint8_t *)piece->at)[i]) * 0x9E3779B97F4A7C15u;
     return all;
-}
-
-static void digest(const Digest *d) {
-    const long team = d->threads ? d->threads() : 1, me = d->thread ? d->thread() : 0;
-    for (long k = 0; k < d->count; k++) d->found[me * d->count + k] = digest_of(d->pieces + k, me, team);
 }
 
 const Core *core(void) {

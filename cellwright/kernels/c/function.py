@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from cellwright.cells import Cell
 from cellwright.kernels.c.buffers import Saved
-from cellwright.kernels.c.core import digest
-from cellwright.kernels.c.fuse import look
 from cellwright.kernels.c.run import Fused
 from cellwright.step import unroll
 
@@ -36,12 +34,11 @@ class Run(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         states, weights = tensors[: len(fused.program.widths)], tensors[len(fused.program.widths) :]
         leaves = lookup(names, weights)
-        y, last, saved = fused.forward(x, states, (), leaves, True)
-        y = own(y)
+        y, last, saved = fused.forward(x, states, leaves, True)
         ctx.fused, ctx.cell, ctx.names, ctx.saved = fused, cell, names, saved
         ctx.save_for_backward(x, *tensors, y)
         ctx.set_materialize_grads(False)
-        return y, *(one.clone() for one in last)
+        return y, *last
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *dlast: Tensor | None) -> tuple[Any, ...]:
@@ -54,7 +51,7 @@ class Run(torch.autograd.Function):
         leaves = lookup(ctx.names, weights)
         saved: Saved | None = ctx.saved
         if saved is None:  # a second backward through the same graph: what was kept has been used up
-            saved = fused.forward(x, tuple(states), (), leaves, True)[2]
+            saved = fused.forward(x, tuple(states), leaves, True)[2]
         ctx.saved = None
         wanted = [name for name, need in zip(ctx.names, ctx.needs_input_grad[4 + count :], strict=True) if need]
         dx, dstates, found = fused.backward(saved, dy, list(dlast), leaves, wanted)
@@ -66,29 +63,16 @@ class Run(torch.autograd.Function):
         )
 
 
-def run_fused(fused: Fused, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """y (T, B, O) and the final states, differentiable where anything asks for it."""
-    leaves = look(cell).leaves
+def run_fused(
+    fused: Fused, leaves: dict[str, Tensor], cell: Cell, x: Tensor, state: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """y (T, B, O) and the final states of a cell with these weights, differentiable where anything asks for it."""
     names, weights = list(leaves), list(leaves.values())
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights)):
         y, *last = Run.apply(fused, cell, names, x, *state, *weights)  # type: ignore[no-untyped-call]
         return y, tuple(last)
-    y, ends, _ = fused.forward(x, state, weights_key(weights, fused), lookup(names, weights), False)
-    return own(y), tuple(one.clone() for one in ends)
-
-
-def weights_key(weights: Any, fused: Fused) -> tuple[Any, ...]:
-    """A value that changes whenever a weight does: a digest of all their bytes.
-
-    The counters that PyTorch keeps of changes in place miss some: those of fused optimizers and through `.data`.
-    """
-    return digest(fused.core, [*weights, *fused.constants])
-
-
-def own(y: Tensor) -> Tensor:
-    """The same memory as a tensor that is no view, as PyTorch wants what an operation returns."""
-    place = (y.storage_offset(), y.size(), y.stride())
-    return torch.empty(0, dtype=y.dtype).set_(y.untyped_storage(), *place)
+    y, last, _ = fused.forward(x, state, lookup(names, weights), False)
+    return y, last
 
 
 def lookup(names: list[str], weights: Any) -> Any:

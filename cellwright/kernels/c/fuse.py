@@ -39,19 +39,15 @@ _entries: WeakKeyDictionary[Cell, dict[tuple[Any, ...], Entry]] = WeakKeyDiction
 _steps: WeakKeyDictionary[Cell, tuple[tuple[Any, ...], Step]] = WeakKeyDictionary()
 
 
-def fuse(cell: Cell, dtype: torch.dtype, needs_x: bool) -> Entry:
+def fuse(cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool) -> Entry:
     """The compiled loops of a cell.
 
     Args:
         cell: the cell, of any weights.
+        seen: what `look` saw of it.
         dtype: of inputs and weights.
         needs_x: whether the gradient of x will be wanted.
     """
-    return fuse_seen(cell, look(cell), dtype, needs_x)
-
-
-def fuse_seen(cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool) -> Entry:
-    """As `fuse`, for a cell that was looked at."""
     key = (dtype, seen.key)
     found = _entries.setdefault(cell, {})
     if (key, needs_x) not in found:

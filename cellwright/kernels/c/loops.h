@@ -1,7 +1,7 @@
 // What every generated source has in common: the table of the core, a barrier, ranges of rows and columns.
 //
 // A panel is `units` vectors of neighbouring columns. For each of them a product has one vector per slot (gate), side
-// by side; the weights of a panel are packed in chunks of at most TILE_VECS vectors, each [k][vector][lane].
+// by side; the weights of a panel are packed in chunks of as many vectors as a tile has, each [k][vector][lane].
 #ifndef CELLWRIGHT_LOOPS_H
 #define CELLWRIGHT_LOOPS_H
 
@@ -17,6 +17,8 @@
 #else
 #define TILE_VECS 4  // 32 registers: 6 x 4 sums, 4 weights, 1 input
 #endif
+#define TILE_MOST_VECS 4  // where rows are few (at most 3): 3 x 4 sums, 3 inputs, 1 weight
+static inline long vecs_of_tile(long few) { return few ? TILE_MOST_VECS : TILE_VECS; }
 #define PACK_DEPTH 64  // rows of a weight that are turned at a time
 #define CHUNK 96  // rows that stay in a core's cache between the passes of a stage without time
 
@@ -32,26 +34,21 @@ typedef struct {
     real *to;                    // packed weights of the product
     long depth, before, total;   // rows of this term, of those before it, of all
     long width, units, slot, slots;
+    long few;                    // whether it meets few rows
 } Pack;
 
-// A digest of tensors, to see whether a weight changed: 64 sums of words, mixed so that every single change shows.
+// Memory whose digest tells whether it changed: 64 sums of words, mixed so that every single change shows.
 typedef struct {
     const void *at;
     long bytes;
 } Piece;
-typedef struct {
-    long count;
-    const Piece *pieces;
-    uint64_t *found;  // [thread][piece]
-    int (*thread)(void), (*threads)(void);
-} Digest;
 
 typedef struct {
     tile_fn *const (*tiles)[TILE_ROWS];  // [vectors - 1][rows - 1]
     void (*pack)(const Pack *job, long part, long parts);
-    void (*digest)(const Digest *digest);
-    void (*contract)(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long K, long M, long N,
-                     real *scratch, int me, int team);
+    uint64_t (*digest)(const Piece *piece, long part, long parts);
+    void (*contract)(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long segment, long K, long M,
+                     long N, real *scratch, int me, int team);
     long (*contract_scratch)(long K, long M, long N);
 } Core;
 
@@ -59,10 +56,11 @@ typedef struct {
 static Core core;
 void connect(const Core *table) { core = *table; }
 
-// One term of a product for `rows` rows: its weights follow each other chunk by chunk.
-static inline void multiply(long rows, long vecs, const real *a, long lda, const real *w, long depth, vec *s, int first) {
-    for (long v = 0; v < vecs; v += TILE_VECS) {
-        const long n = min_of(TILE_VECS, vecs - v);
+// One term of a product for `rows` rows: its weights follow each other in chunks of `most` vectors.
+static inline void multiply(long rows, long vecs, long most, const real *a, long lda, const real *w, long depth, vec *s,
+                            int first) {
+    for (long v = 0; v < vecs; v += most) {
+        const long n = min_of(most, vecs - v);
         core.tiles[n - 1][rows - 1](a, lda, w + v * depth * VL, depth, s + v, vecs, first);
     }
 }
@@ -94,16 +92,6 @@ typedef struct {
 static inline real add_of(real a, real b) { return a + b; }
 static inline real max_of(real a, real b) { return a > b || a != a ? a : b; }
 static inline real least_of(real a, real b) { return a < b || a != a ? a : b; }
-
-// A product after the loops.
-typedef struct {
-    const real *a;
-    long lda;
-    const real *d;
-    long ldd;
-    real *c;
-    long rows, columns;
-} Block;
 
 #endif  // CELLWRIGHT_CORE
 

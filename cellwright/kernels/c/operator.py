@@ -22,7 +22,7 @@ from torch import Tensor
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
 from cellwright.kernels.c.buffers import Saved
-from cellwright.kernels.c.function import lookup, weights_key
+from cellwright.kernels.c.function import lookup
 from cellwright.kernels.c.fuse import Entry
 from cellwright.kernels.c.run import Fused
 from cellwright.program import plan
@@ -47,8 +47,7 @@ class Named:
         self, x: Tensor, states: list[Tensor], weights: list[Tensor], keep: bool
     ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
         """As that of `fused`."""
-        key = () if keep else weights_key(weights, self.fused)
-        return self.fused.forward(x, tuple(states), key, lookup(self.names, weights), keep)
+        return self.fused.forward(x, tuple(states), lookup(self.names, weights), keep)
 
 
 class Ticket(np.ndarray[Any, np.dtype[np.int64]]):
@@ -152,7 +151,7 @@ def _forward(
     named = _find(name)
     y, last, saved = named.forward(x, states, weights, keep)
     y = torch.from_numpy(y.numpy()) if y.data_ptr() % ALIGNED == 0 else y.clone()  # with a storage of its own
-    return y, [one.clone() for one in last], _issue(named, saved if keep else None)
+    return y, list(last), _issue(named, saved if keep else None)
 
 
 def _issue(named: Named, saved: Saved | None) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cellwright.kernels.c.frame import TOTALS, frame
+from cellwright.kernels.c.frame import frame
 from cellwright.kernels.c.numbers import number
 from cellwright.kernels.c.templates import COLUMNS, MEMORY, PLAIN, SCAN, TILED
 from cellwright.program.equations import equation, identifiers, read_label
@@ -15,7 +15,7 @@ from cellwright.program.loops import Loop, Product
 from cellwright.program.memory import computed
 from cellwright.program.places import Place
 from cellwright.program.program import Program
-from cellwright.program.split import STAGES
+from cellwright.program.split import STAGES, TIMED
 from cellwright.step.atoms import Read
 from cellwright.step.ops import OPS
 
@@ -80,24 +80,15 @@ class _Renderer:
     # The argument of the library.
 
     def fields(self) -> tuple[str, ...]:
-        pointers = [f"{name}" for name in self.program.buffers]
+        pointers = [name for name in self.program.buffers if name != "sums"]
         pointers += [f"w{value}" + "".join(f"_{d}" for d in dims) for value, dims in self.weights]
         pointers += [f"p_{stage}_{place}_{product}" for stage, place, product in self.packs]
         return tuple(pointers)
 
     def head(self, fields: tuple[str, ...]) -> str:
         real = "#define REAL_DOUBLE\n" if self.program.dtype == torch.float64 else ""
-        wraps = " ".join(f"wrap{k}," for k in range(len(self.program.widths))).rstrip(",")
-        return (
-            f'// {self.title}\n{real}#include "loops.h"\n\n'
-            "typedef struct {\n"
-            f"    long T, B, job, columns, rows, packs, blocks, parts, contract_size, hold, {wraps};\n"
-            "    int (*thread)(void), (*threads)(void);\n"
-            "    Barrier *barrier;\n    const Pack *pack;\n    const Block *block;\n    real *contract, *reductions;\n"
-            + "".join(f"    real *{name};\n" for name in fields)
-            + "} Args;\n"
-            + TOTALS
-        )
+        pointers = "".join(f"    real *{name};\n" for name in fields)
+        return f'// {self.title}\n{real}#include "sequence.h"\n\ntypedef struct {{\n    Call c;\n{pointers}}} Args;\n'
 
     # One pass.
 
@@ -105,6 +96,7 @@ class _Renderer:
         name = f"{stage}_{place}"
         fill = {"name": name, "width": loop.width, "units": self.units[stage, place]}
         fill["tile"] = sum(len(product.slots) for product in loop.products) * self.units[stage, place]
+        fill["few"] = "arg->c.few" if stage in TIMED else 0
         fill["start"] = "".join(self.initial_reductions(loop))
         fill["products"] = "".join(self.products(stage, place, loop))
         return self.columns(stage, place, loop, name) + (TILED if loop.products else PLAIN).format(**fill)
@@ -119,7 +111,8 @@ class _Renderer:
 
     def partial(self, atom: int) -> str:
         """Where this thread adds up a reduction of a row."""
-        return f"arg->reductions[({self.reductions.index(atom)} * arg->parts + part.me) * arg->rows + row + part.shift]"
+        place = f"({self.reductions.index(atom)} * arg->c.parts + part.me) * arg->c.rows + row + part.shift"
+        return f"arg->c.reductions[{place}]"
 
     def products(self, stage: str, place: int, loop: Loop) -> list[str]:
         lines, first = self.prefetches(stage, loop), "0"
@@ -130,7 +123,7 @@ class _Renderer:
             before = 0
             for term, arg in enumerate(product.inputs):
                 row, stride = self.row(stage, arg, "first")
-                call = f"multiply(rows, count * {slots}, {row}, {stride}, {pack} + {before} * count * {slots} * VL, "
+                call = f"multiply(rows, count * {slots}, most, {row}, {stride}, {pack} + {before} * count * {slots} * VL, "
                 lines.append(f"            {call}{arg.width}, tile + {first}, {int(term == 0)});\n")
                 before += arg.width
             first += f" + {slots} * U * TILE_ROWS"
@@ -227,7 +220,7 @@ class _Renderer:
         return f"v_gather({pointer} + {arg.step} * col, {arg.step}, lanes)"
 
     def total(self, atom: int) -> str:
-        return f"total_{self.graph.atoms[atom].op}(arg, {self.reductions.index(atom)}, row + part.shift, part.team)"
+        return f"total_{self.graph.atoms[atom].op}(&arg->c, {self.reductions.index(atom)}, row + part.shift, part.team)"
 
     def row(self, stage: str, arg: Read, row: str) -> tuple[str, str]:
         """A pointer to the first column that a read takes in row b, and the distance between rows."""
@@ -262,17 +255,19 @@ class _Renderer:
         lines: dict[str, str] = {}
         for name, buffer in self.program.buffers.items():
             if buffer.kind == "state":
-                for when, step in (("old", "step"), ("new", "(step + 1)")):
-                    lines[f"{name}_{when}"] = f"arg->{name} + ({step} & arg->wrap{name[5:]}) * arg->B * {buffer.width}"
+                for when, step in (("old", "step - 1"), ("new", "step")):
+                    row = f"state_at(&arg->c, arg->c.state[{name[5:]}].kept, {step})"
+                    lines[f"{name}_{when}"] = f"arg->{name} + {row} * {buffer.width}"
             elif buffer.kind == "carry":
-                lines[f"{name}_old"] = f"arg->{name} + (step & 1) * arg->B * {buffer.width}"
-                lines[f"{name}_new"] = f"arg->{name} + (~step & 1) * arg->B * {buffer.width}"
+                lines[f"{name}_old"] = f"arg->{name} + (step & 1) * arg->c.B * {buffer.width}"
+                lines[f"{name}_new"] = f"arg->{name} + (~step & 1) * arg->c.B * {buffer.width}"
             elif buffer.kind == "local":
                 lines[name] = f"arg->{name} + part.shift * {buffer.width}"
             elif buffer.kind == "sums":
-                lines[name] = f"arg->{name} + 2 * part.thread * {buffer.width}"
+                lines[name] = f"arg->c.sum + 2 * part.thread * {buffer.width}"
             else:
-                lines[name] = f"arg->{name} + step * arg->{'hold' if name in HELD else 'B'} * {buffer.width}"
+                held = " * arg->c.hold" if name in HELD else ""
+                lines[name] = f"arg->{name} + arg->c.start[step]{held} * {buffer.width}"
         for value, dims in self.weights:
             name = f"w{value}" + "".join(f"_{d}" for d in dims)
             lines[name] = f"arg->{name}"

@@ -17,7 +17,7 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
     vec tile[{tile} * TILE_ROWS];
     const Memory m = memory(arg, step, part);
-{start}    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+{start}    const long most = vecs_of_tile({few}), panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {{
         const long count = min_of(U, VECTORS - panel * U);
         for (long block = 0; block < blocks; block++) {{

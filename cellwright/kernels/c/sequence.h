@@ -1,0 +1,182 @@
+// A call: T steps on the rows of a batch, forward or backward. Where its rows lie, where states begin and end, which
+// thread does what, and the products once all steps are done. Rows end in the order of the batch, the last row first:
+// step t has the rows start[t] to start[t + 1] of every matrix with rows for all steps.
+#ifndef CELLWRIGHT_SEQUENCE_H
+#define CELLWRIGHT_SEQUENCE_H
+
+#include <string.h>
+
+#include "loops.h"
+
+enum { INFER, TRAIN, BACKWARD };
+
+// A state of the cell, and the gradient that walks back through it.
+typedef struct {
+    long width, kept;    // columns; whether it has rows for all steps, B rows before the first step ahead of them
+    real *rows;          // those, or two times B rows taken in turn
+    const real *first;   // B rows
+    real *last;          // B rows, each as its sequence left it
+    real *carry;         // two times B rows
+    const real *dlast;   // B rows; null: zeros
+    real *dfirst;        // B rows; null: not wanted
+} State;
+
+// A product after the loops: C += A^T D over all rows, its columns in segments that each are a matrix of their own.
+typedef struct {
+    const real *a;
+    long lda;
+    const real *d;
+    long ldd;
+    real *c;
+    long rows, columns, segment;
+} Block;
+
+typedef struct {
+    long T, B, job, columns, few, rows, packs, pieces, blocks, states, sums, parts, hold, contract_size;
+    const long *start;                  // T + 1
+    int (*thread)(void), (*threads)(void);
+    Barrier *barrier;
+    const Pack *pack;
+    const Piece *piece;                 // what is packed, to see whether it changed
+    uint64_t *found, *known;            // their digests: [thread][piece], now and when they were packed
+    const Block *block;
+    const State *state;
+    real *contract, *reductions, *sum, *bias;
+} Call;
+
+// ---- rows -----------------------------------------------------------------------------------------------------------
+
+static inline long rows_at(const Call *c, long t) {
+    return t < 0 ? c->B : t < c->T ? c->start[t + 1] - c->start[t] : 0;
+}
+
+// Of the states after step t (-1: before the first), the first row.
+static inline long state_at(const Call *c, long kept, long t) {
+    if (kept) return t < 0 ? 0 : c->B + c->start[t];
+    return ((t + 1) & 1) * c->B;
+}
+
+// What a thread does in a step of n rows: rows of its own, or columns of all.
+static inline Range share(const Call *c, long n, long me, long team) {
+    if (c->columns) return (Range){0, n, me, team, 0, me};
+    return (Range){n * me / team, n * (me + 1) / team, 0, 1, 0, me};
+}
+
+// Of a share of rows those from `from` on: again shared out where all threads have the same rows.
+static inline Range rows_from(Range r, long from) {
+    const long b0 = from > r.b0 ? from : r.b0, n = r.b1 > b0 ? r.b1 - b0 : 0;
+    return (Range){b0 + n * r.me / r.team, b0 + n * (r.me + 1) / r.team, 0, 1, 0, r.thread};
+}
+
+static void copy_rows(real *to, const real *from, long width, Range r) {
+    if (r.b1 <= r.b0) return;
+    const size_t bytes = (size_t)((r.b1 - r.b0) * width) * sizeof(real);
+    if (from) memcpy(to + r.b0 * width, from + r.b0 * width, bytes);
+    else memset(to + r.b0 * width, 0, bytes);
+}
+
+// Threads that do not share columns wait for each other only where rows pass from one to another.
+static inline void settle(const Call *c, long t, long next, int team) {
+    if (!c->columns && rows_at(c, t) != rows_at(c, next)) barrier(c->barrier, team);
+}
+
+// ---- states ---------------------------------------------------------------------------------------------------------
+
+// Sequences that end with step t leave their states.
+static void leave(const Call *c, long t, Range r) {
+    const Range gone = rows_from(r, rows_at(c, t + 1));
+    if (gone.b1 > gone.b0)
+        for (const State *s = c->state; s < c->state + c->states; s++)
+            copy_rows(s->last, s->rows + state_at(c, s->kept, t) * s->width, s->width, gone);
+}
+
+static void enter(const Call *c, long me, long team) {
+    const Range r = rows_from(share(c, c->B, me, team), 0);
+    for (const State *s = c->state; s < c->state + c->states; s++) copy_rows(s->rows, s->first, s->width, r);
+    if (c->columns) barrier(c->barrier, team);
+    leave(c, -1, share(c, c->B, me, team));
+    settle(c, -1, 0, team);
+}
+
+// Backward, the gradients of what sequences left with step t come in.
+static void enter_back(const Call *c, long t, Range r, int team) {
+    const long next = rows_at(c, t + 1);
+    if (next == rows_at(c, t)) return;
+    const Range come = rows_from(r, next);
+    for (const State *s = c->state; s < c->state + c->states; s++)
+        copy_rows(s->carry + (t & 1) * c->B * s->width, s->dlast, s->width, come);
+    if (c->columns) barrier(c->barrier, team);
+}
+
+static void leave_back(const Call *c, long me, long team) {
+    const long first = rows_at(c, 0);
+    const Range r = rows_from(share(c, first, me, team), 0);
+    const Range rest = rows_from((Range){0, c->B, me, team, 0, me}, first);
+    for (const State *s = c->state; s < c->state + c->states; s++)
+        if (s->dfirst) {
+            copy_rows(s->dfirst, s->carry + c->B * s->width, s->width, r);
+            copy_rows(s->dfirst, s->dlast, s->width, rest);
+        }
+}
+
+// ---- weights --------------------------------------------------------------------------------------------------------
+
+// Whether what is to be packed changed since it was: every thread sees the same.
+static int stale(const Call *c, long me, long team) {
+    const size_t bytes = (size_t)(team * c->pieces) * sizeof(uint64_t);
+    for (long k = 0; k < c->pieces; k++) c->found[me * c->pieces + k] = core.digest(c->piece + k, me, team);
+    barrier(c->barrier, team);
+    const int changed = memcmp(c->found, c->known, bytes) != 0;
+    barrier(c->barrier, team);
+    if (changed && me == 0) memcpy(c->known, c->found, bytes);
+    return changed;
+}
+
+static void pack_weights(const Call *c, long me, long team) {
+    if (c->job == INFER && !stale(c, me, team)) return;
+    for (long k = 0; k < c->packs; k++) core.pack(c->pack + k, me, team);
+    barrier(c->barrier, team);
+}
+
+// ---- sums -----------------------------------------------------------------------------------------------------------
+
+// Sums over rows and steps are kept in two stages, so that few numbers are ever added to a large one.
+static void flush(const Call *c, long thread) {
+    real *fine = c->sum + 2 * thread * c->sums, *coarse = fine + c->sums;
+    for (long j = 0; j < c->sums; j++) coarse[j] += fine[j], fine[j] = 0;
+}
+
+static void finish(const Call *c, long me, long team) {
+    barrier(c->barrier, team);
+    for (long j = c->sums * me / team; j < c->sums * (me + 1) / team; j++) {
+        real total = 0;
+        for (long k = 0; k < team; k++) total += c->sum[(2 * k + 1) * c->sums + j];
+        c->bias[j] = total;
+    }
+    const long depth = c->start[c->T];
+    for (const Block *b = c->block; b < c->block + c->blocks; b++) {
+        const long used = core.contract_scratch(depth, b->rows, b->columns);
+        real *scratch = c->contract + me * (c->contract_size - used);  // the function adds me * used
+        core.contract(b->a, b->lda, b->d, b->ldd, b->c, b->segment, b->segment, depth, b->rows, b->columns, scratch, me,
+                      team);
+    }
+}
+
+// A value of a row that all columns go into: what the threads found, put together.
+static inline real total_sum(const Call *c, long number, long row, long parts) {
+    real total = 0;
+    for (long k = 0; k < parts; k++) total = add_of(total, c->reductions[(number * c->parts + k) * c->rows + row]);
+    return total;
+}
+static inline real total_max(const Call *c, long number, long row, long parts) {
+    real total = -INFINITY;
+    for (long k = 0; k < parts; k++) total = max_of(total, c->reductions[(number * c->parts + k) * c->rows + row]);
+    return total;
+}
+static inline real total_min(const Call *c, long number, long row, long parts) {
+    real total = INFINITY;
+    for (long k = 0; k < parts; k++) total = least_of(total, c->reductions[(number * c->parts + k) * c->rows + row]);
+    return total;
+}
+
+#endif
