@@ -3,9 +3,9 @@
 #include "contract.h"
 #include "loops.h"
 
-// Register tiles: s[row][vector] (+)= a[row][k] * w[k][vector]; every sum is a variable of its own. Where rows are more
-// than vectors a step's weights stay in registers, else its inputs. Two steps a turn: with one, the turn itself costs a
-// quarter of the speed.
+// Register tiles: s[row][vector] = sum over all terms and k of a[row][k] * w[k][vector]; every sum is a variable of its
+// own. Where rows are more than vectors the weights of one k stay in registers, else the inputs. Two k a turn: with one,
+// the turn itself costs up to a third of the speed.
 
 #define EACH1(M) M(0)
 #define EACH2(M) EACH1(M) M(1)
@@ -13,11 +13,11 @@
 #define EACH4(M) EACH3(M) M(3)
 #define EACH5(M) EACH4(M) M(4)
 #define EACH6(M) EACH5(M) M(5)
-#define ROW(r) const real *a##r = a + (r) * lda;
-#define START1(r) vec c##r##0 = first ? zero : s[(r) * stride];
-#define START2(r) START1(r) vec c##r##1 = first ? zero : s[(r) * stride + 1];
-#define START3(r) START2(r) vec c##r##2 = first ? zero : s[(r) * stride + 2];
-#define START4(r) START3(r) vec c##r##3 = first ? zero : s[(r) * stride + 3];
+#define ROW(r) const real *a##r = term->a + (r) * lda;
+#define START1(r) vec c##r##0 = zero;
+#define START2(r) START1(r) vec c##r##1 = zero;
+#define START3(r) START2(r) vec c##r##2 = zero;
+#define START4(r) START3(r) vec c##r##3 = zero;
 #define WEIGHT(v) const vec w##v = v_load(w + (v) * VL);
 #define STEP1(r) const vec b##r = v_set1(a##r[k]); c##r##0 += b##r * w0;
 #define STEP2(r) STEP1(r) c##r##1 += b##r * w1;
@@ -31,13 +31,17 @@
 #define END2(r) END1(r) s[(r) * stride + 1] = c##r##1;
 #define END3(r) END2(r) s[(r) * stride + 2] = c##r##2;
 #define END4(r) END3(r) s[(r) * stride + 3] = c##r##3;
-#define TILE(R, N, BODY)                                                                                              \
-    static void tile_##R##x##N(const real *a, long lda, const real *w, long depth, vec *s, long stride, int first) { \
-        const vec zero = v_set1(0);                                                                                   \
-        EACH##R(ROW) EACH##R(START##N)                                                                                \
-        _Pragma("GCC unroll 2")                                                                                       \
-        for (long k = 0; k < depth; k++, w += N * VL) { BODY }                                                        \
-        EACH##R(END##N)                                                                                               \
+#define TILE(R, N, BODY)                                                                         \
+    static void tile_##R##x##N(const Term *term, long terms, const real *w, vec *s, long stride) { \
+        const vec zero = v_set1(0);                                                              \
+        EACH##R(START##N)                                                                        \
+        for (const Term *end = term + terms; term < end; term++) {                               \
+            const long lda = term->lda, depth = term->depth;                                     \
+            EACH##R(ROW)                                                                         \
+            _Pragma("GCC unroll 2")                                                              \
+            for (long k = 0; k < depth; k++, w += N * VL) { BODY }                               \
+        }                                                                                        \
+        EACH##R(END##N)                                                                          \
     }
 #define TALL(R, N) TILE(R, N, EACH##N(WEIGHT) EACH##R(STEP##N))  // its weights in registers
 #define WIDE(R, N) TILE(R, N, EACH##R(INPUT) EACH##N(TURN##R))  // its inputs
@@ -65,12 +69,12 @@ static void pack(const Pack *job, long part, long parts) {
     const long most = vecs_of_tile(job->few);
     for (long p = panels * part / parts; p < panels * (part + 1) / parts; p++) {
         const long count = min_of(job->units, vectors - p * job->units), vecs = count * job->slots;
-        real *panel = job->to + p * job->units * job->slots * job->total * VL + job->before * vecs * VL;
+        real *panel = job->to + p * job->units * job->slots * job->total * VL;
         for (long u = 0; u < count; u++) {
             const long v = u * job->slots + job->slot, chunk = v / most * most;
             const long n = min_of(most, vecs - chunk), j = (p * job->units + u) * VL;
             const long lanes = min_of(VL, job->width - j);
-            real *to = panel + chunk * job->depth * VL + (v - chunk) * VL;
+            real *to = panel + (chunk * job->total + job->before * n + v - chunk) * VL;
             const real *from = job->from + j * job->column;
             if (job->column == 1 && lanes == VL)
                 for (long k = 0; k < job->depth; k++) v_store(to + k * n * VL, v_load(from + k * job->row));

@@ -1,7 +1,7 @@
 // What every generated source has in common: the table of the core, a barrier, ranges of rows and columns.
 //
 // A panel is `units` vectors of neighbouring columns. For each of them a product has one vector per slot (gate), side
-// by side; the weights of a panel are packed in chunks of as many vectors as a tile has, each [k][vector][lane].
+// by side; the weights of a panel are packed in chunks of as many vectors as a tile has, each [term][k][vector][lane].
 #ifndef CELLWRIGHT_LOOPS_H
 #define CELLWRIGHT_LOOPS_H
 
@@ -26,7 +26,11 @@ static inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
 static inline long min_of(long a, long b) { return a < b ? a : b; }
 
 // The core: functions of core.h.
-typedef void tile_fn(const real *a, long lda, const real *w, long depth, vec *s, long stride, int first);
+typedef struct {
+    const real *a;  // the first row of what is multiplied
+    long lda, depth;
+} Term;
+typedef void tile_fn(const Term *terms, long count, const real *w, vec *s, long stride);
 // Packing: one slot of one term of a product, from any strides.
 typedef struct {
     const real *from;            // the weight of row 0, column 0
@@ -56,12 +60,12 @@ typedef struct {
 static Core core;
 void connect(const Core *table) { core = *table; }
 
-// One term of a product for `rows` rows: its weights follow each other in chunks of `most` vectors.
-static inline void multiply(long rows, long vecs, long most, const real *a, long lda, const real *w, long depth, vec *s,
-                            int first) {
+// A product, the sum of its terms, for `rows` rows: its weights follow each other in chunks of `most` vectors.
+static inline void multiply(long rows, long vecs, long most, const Term *terms, long count, const real *w, long total,
+                            vec *s) {
     for (long v = 0; v < vecs; v += most) {
         const long n = min_of(most, vecs - v);
-        core.tiles[n - 1][rows - 1](a, lda, w + v * depth * VL, depth, s + v, vecs, first);
+        core.tiles[n - 1][rows - 1](terms, count, w + v * total * VL, s + v, vecs);
     }
 }
 

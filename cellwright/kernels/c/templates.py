@@ -1,6 +1,6 @@
 """Templates: the C around the lines of a pass: its columns, its tiles, its rows, and where a step's values lie."""
 
-COLUMNS = """V_FN void {name}_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
+COLUMNS = """V_FN void {name}(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {{
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;"""
 MEMORY = """// Where the values of one step lie: the first row of each.
@@ -23,15 +23,16 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
         for (long block = 0; block < blocks; block++) {{
             const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
             const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
-{products}            for (long row = first; row < first + rows; row++)
-                for (long unit = 0; unit < count; unit++) {{
-                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
-                    if (col + VL <= W) {name}_at(arg, m, row, col, VL, tile, at, part, keep);
-                    else {name}_at(arg, m, row, col, W % VL, tile, at, part, keep);
-                }}
-        }}
+{products}{parts}        }}
     }}
 }}
+"""
+PART = """            for (long row = first; row < first + rows; row++)
+                for (long unit = 0; unit < count; unit++) {{
+                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
+                    if (col + VL <= W) {name}(arg, m, row, col, VL, tile, at, part, keep);
+                    else {name}(arg, m, row, col, W % VL, tile, at, part, keep);
+                }}
 """
 PLAIN = """
 static void {name}(const Args *arg, long step, Range part, const int keep) {{
