@@ -25,7 +25,7 @@ import cellwright as cw
 from cellwright.kernels.torch_nn import stacked_weights
 
 SECONDS_OF_REST = 0.05  # before every sample: threads that the other side left spinning go to sleep
-SECONDS_OF_SAMPLE = 0.05  # at least, of every sample
+SECONDS_OF_SAMPLE = 0.25
 MOST_CALLS = 200  # in a sample
 OUTPUTS, GRADIENTS = 1e-4, 5e-4  # largest difference that is let pass, as a share of the largest value (float32)
 

@@ -114,7 +114,9 @@ class Recurrent(nn.Module):
     @property
     def first_cell(self) -> Cell:
         """The cell of the first layer, which says what the states are called and how x looks."""
-        return next(self._cells())
+        cell = self.cells[0]
+        assert isinstance(cell, Cell)
+        return cell
 
     def forward(self, x: Tensor, state: Tensor | State | None = None) -> tuple[Tensor, Any]:
         """Run the layer.
@@ -160,7 +162,8 @@ class Recurrent(nn.Module):
         time = 1 if self.batch_first and x.dim() == 3 else 0
         if x.dim() not in (2, 3) or x.shape[-1] != cell.input_size or x.shape[time] < 1:
             raise ShapeError(rule, f"a tensor of shape {tuple(x.shape)}", f"reshape x to {layout}")
-        weight = next(cell.parameters(), x)
+        own = next(iter(cell._parameters.values()), None)  # at hand, without a walk through modules
+        weight = next(cell.parameters(), x) if own is None else own
         if x.dtype != weight.dtype:
             raise ShapeError(f"x has the type of the weights, {weight.dtype}", f"{x.dtype}", f"x.to({weight.dtype})")
         return x.dim() == 3

@@ -1,13 +1,8 @@
 // LSTM(3, 5)
-#include "loops.h"
+#include "sequence.h"
 
 typedef struct {
-    long T, B, job, columns, rows, packs, blocks, parts, contract_size, hold, wrap0, wrap1;
-    int (*thread)(void), (*threads)(void);
-    Barrier *barrier;
-    const Pack *pack;
-    const Block *block;
-    real *contract, *reductions;
+    Call c;
     real *x;
     real *state0;
     real *dstate0;
@@ -20,7 +15,6 @@ typedef struct {
     real *kept;
     real *hoisted;
     real *scratch;
-    real *sums;
     real *w2;
     real *w5;
     real *w8;
@@ -29,22 +23,6 @@ typedef struct {
     real *p_backward_1_0;
     real *p_after_0_0;
 } Args;
-
-static inline real total_sum(const Args *a, long number, long row, long parts) {
-    real total = 0;
-    for (long k = 0; k < parts; k++) total = add_of(total, a->reductions[(number * a->parts + k) * a->rows + row]);
-    return total;
-}
-static inline real total_max(const Args *a, long number, long row, long parts) {
-    real total = -INFINITY;
-    for (long k = 0; k < parts; k++) total = max_of(total, a->reductions[(number * a->parts + k) * a->rows + row]);
-    return total;
-}
-static inline real total_min(const Args *a, long number, long row, long parts) {
-    real total = INFINITY;
-    for (long k = 0; k < parts; k++) total = least_of(total, a->reductions[(number * a->parts + k) * a->rows + row]);
-    return total;
-}
 
 // Where the values of one step lie: the first row of each.
 typedef struct {
@@ -73,23 +51,23 @@ typedef struct {
 
 V_FN Memory memory(const Args *arg, long step, Range part) {
     return (Memory){
-        .x = arg->x + step * arg->B * 3,
-        .state0_old = arg->state0 + (step & arg->wrap0) * arg->B * 5,
-        .state0_new = arg->state0 + ((step + 1) & arg->wrap0) * arg->B * 5,
-        .dstate0_old = arg->dstate0 + (step & 1) * arg->B * 5,
-        .dstate0_new = arg->dstate0 + (~step & 1) * arg->B * 5,
-        .state1_old = arg->state1 + (step & arg->wrap1) * arg->B * 5,
-        .state1_new = arg->state1 + ((step + 1) & arg->wrap1) * arg->B * 5,
-        .dstate1_old = arg->dstate1 + (step & 1) * arg->B * 5,
-        .dstate1_new = arg->dstate1 + (~step & 1) * arg->B * 5,
-        .dy = arg->dy + step * arg->B * 5,
-        .y = arg->y + step * arg->B * 5,
-        .dx = arg->dx + step * arg->B * 3,
-        .d = arg->d + step * arg->hold * 20,
-        .kept = arg->kept + step * arg->hold * 0,
-        .hoisted = arg->hoisted + step * arg->hold * 0,
+        .x = arg->x + arg->c.start[step] * 3,
+        .state0_old = arg->state0 + state_at(&arg->c, arg->c.state[0].kept, step - 1) * 5,
+        .state0_new = arg->state0 + state_at(&arg->c, arg->c.state[0].kept, step) * 5,
+        .dstate0_old = arg->dstate0 + (step & 1) * arg->c.B * 5,
+        .dstate0_new = arg->dstate0 + (~step & 1) * arg->c.B * 5,
+        .state1_old = arg->state1 + state_at(&arg->c, arg->c.state[1].kept, step - 1) * 5,
+        .state1_new = arg->state1 + state_at(&arg->c, arg->c.state[1].kept, step) * 5,
+        .dstate1_old = arg->dstate1 + (step & 1) * arg->c.B * 5,
+        .dstate1_new = arg->dstate1 + (~step & 1) * arg->c.B * 5,
+        .dy = arg->dy + arg->c.start[step] * 5,
+        .y = arg->y + arg->c.start[step] * 5,
+        .dx = arg->dx + arg->c.start[step] * 3,
+        .d = arg->d + arg->c.start[step] * arg->c.hold * 20,
+        .kept = arg->kept + arg->c.start[step] * arg->c.hold * 0,
+        .hoisted = arg->hoisted + arg->c.start[step] * arg->c.hold * 0,
         .scratch = arg->scratch + part.shift * 0,
-        .sums = arg->sums + 2 * part.thread * 20,
+        .sums = arg->c.sum + 2 * part.thread * 20,
         .w2 = arg->w2,
         .w5 = arg->w5,
         .w8 = arg->w8,
@@ -97,13 +75,13 @@ V_FN Memory memory(const Args *arg, long step, Range part) {
     };
 }
 
-V_FN void forward_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
+V_FN void forward_0_at1(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v3 = tile[0 + at * 4 + 0];
-    const vec v7 = tile[0 + at * 4 + 1];
-    const vec v11 = tile[0 + at * 4 + 2];
-    const vec v15 = tile[0 + at * 4 + 3];
+    const vec v3 = tile[0 * TILE_ROWS + at * 4 + 0];
+    const vec v7 = tile[0 * TILE_ROWS + at * 4 + 1];
+    const vec v11 = tile[0 * TILE_ROWS + at * 4 + 2];
+    const vec v15 = tile[0 * TILE_ROWS + at * 4 + 3];
     const vec v5 = (v3 + v_load_n(m.w2 + 0 + col, lanes));
     // i = sigmoid(x @ W_xi + h[t-1] @ W_hi + b_i)
     const vec i = v_sigmoid(v5);
@@ -120,44 +98,60 @@ V_FN void forward_0_at(const Args *arg, const Memory m, long row, long col, cons
     const vec v20 = (i * g);
     // c = f * c[t-1] + i * g
     const vec c = (v19 + v20);
-    const vec v22 = v_tanh(c);
-    // h = o * tanh(c)
-    const vec h = (o * v22);
     if (keep) v_store_n(m.d + row * 20 + col, i, lanes);
     if (keep) v_store_n(m.d + row * 20 + 5 + col, f, lanes);
     if (keep) v_store_n(m.d + row * 20 + 10 + col, o, lanes);
     if (keep) v_store_n(m.d + row * 20 + 15 + col, g, lanes);
     v_store_n(m.state1_new + row * 5 + col, c, lanes);
+    tile[16 * TILE_ROWS + at * 2 + 0] = o;
+    tile[16 * TILE_ROWS + at * 2 + 1] = c;
+}
+
+V_FN void forward_0_at2(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
+                long at, Range part, const int keep) {
+    (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
+    const vec o = tile[16 * TILE_ROWS + at * 2 + 0];
+    const vec c = tile[16 * TILE_ROWS + at * 2 + 1];
+    const vec v22 = v_tanh(c);
+    // h = o * tanh(c)
+    const vec h = (o * v22);
     v_store_n(m.state0_new + row * 5 + col, h, lanes);
 }
 
 static void forward_0(const Args *arg, long step, Range part, const int keep) {
-    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 1 };
-    vec tile[4 * TILE_ROWS];
+    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
+    vec tile[24 * TILE_ROWS];
     const Memory m = memory(arg, step, part);
-    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
+    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
-        const long count = min_of(U, VECTORS - panel * U);
+        const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
         for (long block = 0; block < blocks; block++) {
             const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
             const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
             for (long row = first; row < first + rows; row++)
-                for (long col = panel * U * VL; col < (panel * U + count) * VL; col += VL) {
+                for (long col = start * VL; col < (start + count) * VL; col += VL) {
                     __builtin_prefetch(m.state1_old + row * 5 + col);
                 }
-            multiply(rows, count * 4, m.x + first * 3, 3, arg->p_forward_0_0 + panel * U * 32 * VL + 0 * count * 4 * VL, 3, tile + 0, 1);
-            multiply(rows, count * 4, m.state0_old + first * 5, 5, arg->p_forward_0_0 + panel * U * 32 * VL + 3 * count * 4 * VL, 5, tile + 0, 0);
+            const Term terms0[] = {{m.x + first * 3, 3, 3}, {m.state0_old + first * 5, 5, 5}};
+            multiply(rows, count * 4, most, terms0, 2, arg->p_forward_0_0 + start * 32 * VL, 8, tile + 0 * TILE_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
-                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
-                    if (col + VL <= W) forward_0_at(arg, m, row, col, VL, tile, at, part, keep);
-                    else forward_0_at(arg, m, row, col, W % VL, tile, at, part, keep);
+                    const long col = (start + unit) * VL, at = (row - first) * count + unit;
+                    if (col + VL <= W) forward_0_at1(arg, m, row, col, VL, tile, at, part, keep);
+                    else forward_0_at1(arg, m, row, col, W % VL, tile, at, part, keep);
+                }
+            for (long row = first; row < first + rows; row++)
+                for (long unit = 0; unit < count; unit++) {
+                    const long col = (start + unit) * VL, at = (row - first) * count + unit;
+                    if (col + VL <= W) forward_0_at2(arg, m, row, col, VL, tile, at, part, keep);
+                    else forward_0_at2(arg, m, row, col, W % VL, tile, at, part, keep);
                 }
         }
     }
 }
 
-V_FN void backward_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
+V_FN void backward_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
     const vec v22 = v_tanh(v_load_n(m.state1_new + row * 5 + col, lanes));
@@ -208,31 +202,30 @@ static void backward_0(const Args *arg, long step, Range part, const int keep) {
         }
 }
 
-V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
+V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v53 = tile[0 + at * 1 + 0];
+    const vec v53 = tile[0 * TILE_ROWS + at * 1 + 0];
     const vec v56 = v53;
     v_store_n(m.dstate0_new + row * 5 + col, v56, lanes);
 }
 
 static void backward_1(const Args *arg, long step, Range part, const int keep) {
-    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
-    vec tile[4 * TILE_ROWS];
+    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
+    vec tile[8 * TILE_ROWS];
     const Memory m = memory(arg, step, part);
-    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
+    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
-        const long count = min_of(U, VECTORS - panel * U);
+        const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
         for (long block = 0; block < blocks; block++) {
             const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
             const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
-            multiply(rows, count * 1, m.d + first * 20, 20, arg->p_backward_1_0 + panel * U * 20 * VL + 0 * count * 1 * VL, 5, tile + 0, 1);
-            multiply(rows, count * 1, m.d + first * 20 + 5, 20, arg->p_backward_1_0 + panel * U * 20 * VL + 5 * count * 1 * VL, 5, tile + 0, 0);
-            multiply(rows, count * 1, m.d + first * 20 + 10, 20, arg->p_backward_1_0 + panel * U * 20 * VL + 10 * count * 1 * VL, 5, tile + 0, 0);
-            multiply(rows, count * 1, m.d + first * 20 + 15, 20, arg->p_backward_1_0 + panel * U * 20 * VL + 15 * count * 1 * VL, 5, tile + 0, 0);
+            const Term terms0[] = {{m.d + first * 20, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}, {m.d + first * 20 + 15, 20, 5}};
+            multiply(rows, count * 1, most, terms0, 4, arg->p_backward_1_0 + start * 20 * VL, 20, tile + 0 * TILE_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
-                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
+                    const long col = (start + unit) * VL, at = (row - first) * count + unit;
                     if (col + VL <= W) backward_1_at(arg, m, row, col, VL, tile, at, part, keep);
                     else backward_1_at(arg, m, row, col, W % VL, tile, at, part, keep);
                 }
@@ -240,31 +233,30 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     }
 }
 
-V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, const vec *tile,
+V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v54 = tile[0 + at * 1 + 0];
+    const vec v54 = tile[0 * TILE_ROWS + at * 1 + 0];
     const vec v57 = v54;
     v_store_n(m.dx + row * 3 + col, v57, lanes);
 }
 
 static void after_0(const Args *arg, long step, Range part, const int keep) {
-    enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 4 };
-    vec tile[4 * TILE_ROWS];
+    enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 8 };
+    vec tile[8 * TILE_ROWS];
     const Memory m = memory(arg, step, part);
-    const long panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, part.team);
+    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
-        const long count = min_of(U, VECTORS - panel * U);
+        const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
         for (long block = 0; block < blocks; block++) {
             const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
             const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
-            multiply(rows, count * 1, m.d + first * 20, 20, arg->p_after_0_0 + panel * U * 20 * VL + 0 * count * 1 * VL, 5, tile + 0, 1);
-            multiply(rows, count * 1, m.d + first * 20 + 5, 20, arg->p_after_0_0 + panel * U * 20 * VL + 5 * count * 1 * VL, 5, tile + 0, 0);
-            multiply(rows, count * 1, m.d + first * 20 + 10, 20, arg->p_after_0_0 + panel * U * 20 * VL + 10 * count * 1 * VL, 5, tile + 0, 0);
-            multiply(rows, count * 1, m.d + first * 20 + 15, 20, arg->p_after_0_0 + panel * U * 20 * VL + 15 * count * 1 * VL, 5, tile + 0, 0);
+            const Term terms0[] = {{m.d + first * 20, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}, {m.d + first * 20 + 15, 20, 5}};
+            multiply(rows, count * 1, most, terms0, 4, arg->p_after_0_0 + start * 20 * VL, 20, tile + 0 * TILE_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
-                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
+                    const long col = (start + unit) * VL, at = (row - first) * count + unit;
                     if (col + VL <= W) after_0_at(arg, m, row, col, VL, tile, at, part, keep);
                     else after_0_at(arg, m, row, col, W % VL, tile, at, part, keep);
                 }
@@ -272,60 +264,48 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     }
 }
 
-enum { SUMS = 20 };
-// Sums over rows and steps are kept in two stages, so that few numbers are ever added to a large one.
-static void flush(const Args *a, long thread) {
-    real *fine = a->sums + 2 * thread * SUMS, *coarse = fine + SUMS;
-    for (long j = 0; j < SUMS; j++) coarse[j] += fine[j], fine[j] = 0;
-}
-
-// After the time loop: all T * B rows, a chunk at a time.
+// After the time loop: all rows of all steps, a chunk at a time.
 static void after(const Args *a, long me, long team, const int keep) {
-    const long all = a->T * a->B, t = 0, last = all * (me + 1) / team;
+    const long all = a->c.start[a->c.T], t = 0, last = all * (me + 1) / team;
     for (long b = all * me / team; b < last; b += CHUNK) {
         const Range r = {b, min_of(b + CHUNK, last), 0, 1, me * CHUNK - b, me};
-        after_0(a, t, r, keep); flush(a, me);
+        after_0(a, t, r, keep); flush(&a->c, me);
     }
 }
 
-// Rows split over the threads, which never wait; or columns, with a barrier after every pass.
+// Threads take rows of their own and wait for nobody, or share columns with a barrier after every pass.
 static void forward(const Args *a, long me, long team, const int keep) {
-    if (a->columns) {
-        const Range r = {0, a->B, me, team, 0, me};
-        for (long t = 0; t < a->T; t++) { forward_0(a, t, r, keep); barrier(a->barrier, team); }
-    } else {
-        const Range r = {a->B * me / team, a->B * (me + 1) / team, 0, 1, 0, me};
-        for (long t = 0; t < a->T; t++) { forward_0(a, t, r, keep); }
+    const Call *c = &a->c;
+    enter(c, me, team);
+    for (long t = 0; t < c->T; t++) {
+        const Range r = share(c, rows_at(c, t), me, team);
+        forward_0(a, t, r, keep); if (c->columns) barrier(c->barrier, team);
+        leave(c, t, r);
+        settle(c, t, t + 1, team);
     }
 }
 
-// Rows split over the threads, which never wait; or columns, with a barrier after every pass.
 static void backward(const Args *a, long me, long team, const int keep) {
-    if (a->columns) {
-        const Range r = {0, a->B, me, team, 0, me};
-        for (long t = a->T - 1; t >= 0; t--) { backward_0(a, t, r, keep); barrier(a->barrier, team); backward_1(a, t, r, keep); barrier(a->barrier, team); if ((t & 31) == 0) flush(a, me); }
-    } else {
-        const Range r = {a->B * me / team, a->B * (me + 1) / team, 0, 1, 0, me};
-        for (long t = a->T - 1; t >= 0; t--) { backward_0(a, t, r, keep); backward_1(a, t, r, keep); if ((t & 31) == 0) flush(a, me); }
+    const Call *c = &a->c;
+    memset(c->sum + 2 * me * c->sums, 0, 2 * c->sums * sizeof(real));
+    for (long t = c->T - 1; t >= 0; t--) {
+        const Range r = share(c, rows_at(c, t), me, team);
+        enter_back(c, t, r, team);
+        backward_0(a, t, r, keep); if (c->columns) barrier(c->barrier, team); backward_1(a, t, r, keep); if (c->columns) barrier(c->barrier, team);
+        if ((t & 31) == 0) flush(c, me);
+        settle(c, t, t - 1, team);
     }
+    leave_back(c, me, team);
+    barrier(c->barrier, team);
+    after(a, me, team, keep);
+    finish(c, me, team);
 }
-
-enum { PACK, INFER, TRAIN, BACKWARD };
 
 void run(const Args *a) {
-    const int team = a->threads ? a->threads() : 1, me = a->thread ? a->thread() : 0;
-    if (a->job == PACK)
-        for (long k = 0; k < a->packs; k++) core.pack(a->pack + k, me, team);
-    if (a->job == INFER) { forward(a, me, team, 0); }
-    if (a->job == TRAIN) { forward(a, me, team, 1); }
-    if (a->job == BACKWARD) {
-        backward(a, me, team, 1); barrier(a->barrier, team); after(a, me, team, 1);
-        barrier(a->barrier, team);
-        for (long k = 0; k < a->blocks; k++) {
-            const Block *q = a->block + k;
-            const long depth = a->T * a->B, used = core.contract_scratch(depth, q->rows, q->columns);
-            real *scratch = a->contract + me * (a->contract_size - used);  // the function adds me * used
-            core.contract(q->a, q->lda, q->d, q->ldd, q->c, q->columns, depth, q->rows, q->columns, scratch, me, team);
-        }
-    }
+    const Call *c = &a->c;
+    const int team = c->threads ? c->threads() : 1, me = c->thread ? c->thread() : 0;
+    if (c->job != BACKWARD && c->packs) pack_weights(c, me, team);
+    if (c->job == INFER) forward(a, me, team, 0);
+    if (c->job == TRAIN) forward(a, me, team, 1);
+    if (c->job == BACKWARD) backward(a, me, team, 1);
 }

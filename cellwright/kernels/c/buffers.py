@@ -76,8 +76,9 @@ class Layout:
             self.contract = max([contract(steps, b.rows, b.columns) for b in program.blocks], default=0)
         self.size = 0
         self.offsets: dict[str, int] = {}
+        self.counts = self._counts(program, code)
         line = LINE // program.dtype.itemsize
-        for name, count in self._counts(program, code).items():
+        for name, count in self.counts.items():
             self.offsets[name] = self.size * program.dtype.itemsize
             self.size += -(-count // line) * line
         self.size += line  # to start at a line

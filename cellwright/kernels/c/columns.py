@@ -72,7 +72,9 @@ class Columns:
         """Whether no part reads memory that an earlier part writes."""
         slots = [slot for product in loop.products for slot in product.slots]
         for place, part in enumerate(parts[1:], 1):
-            written = [span for earlier in (slots, *parts[:place]) for atom in earlier for span in self._written(stage, atom)]
+            written = [
+                span for earlier in (slots, *parts[:place]) for atom in earlier for span in self._written(stage, atom)
+            ]
             read = [span for atom in part for span in self._read(stage, loop, atom)]
             if any(one[0] == two[0] and one[1] < two[2] and two[1] < one[2] for one in written for two in read):
                 return False

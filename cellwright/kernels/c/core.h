@@ -65,14 +65,14 @@ WIDE(1, 4) WIDE(2, 4) WIDE(3, 4)
 static tile_fn *const tiles[TILE_MOST_VECS][TILE_ROWS] = {NAMES(1), NAMES(2), NAMES(3), NAMES(4)};
 
 static void pack(const Pack *job, long part, long parts) {
-    const long vectors = ceil_div(job->width, VL), panels = ceil_div(vectors, job->units);
+    const long vectors = ceil_div(job->width, VL), panels = panels_of(vectors, job->units, job->team);
     const long most = vecs_of_tile(job->few);
     for (long p = panels * part / parts; p < panels * (part + 1) / parts; p++) {
-        const long count = min_of(job->units, vectors - p * job->units), vecs = count * job->slots;
-        real *panel = job->to + p * job->units * job->slots * job->total * VL;
+        const long start = vectors * p / panels, count = vectors * (p + 1) / panels - start, vecs = count * job->slots;
+        real *panel = job->to + start * job->slots * job->total * VL;
         for (long u = 0; u < count; u++) {
             const long v = u * job->slots + job->slot, chunk = v / most * most;
-            const long n = min_of(most, vecs - chunk), j = (p * job->units + u) * VL;
+            const long n = min_of(most, vecs - chunk), j = (start + u) * VL;
             const long lanes = min_of(VL, job->width - j);
             real *to = panel + (chunk * job->total + job->before * n + v - chunk) * VL;
             const real *from = job->from + j * job->column;

@@ -33,7 +33,7 @@ WAIT = "if (c->columns) barrier(c->barrier, team);"
 def _forward(counts: dict[str, int]) -> str:
     early = f"\n        if (!c->columns) {{ {_calls('before', counts['before'])} }}" if counts["before"] else ""
     ahead = "\n    if (c->columns) before(a, me, team, keep);" if counts["before"] else ""
-    return f"""// Each thread takes rows and waits for nobody; or all share the columns, with a barrier after every pass.
+    return f"""// Threads take rows of their own and wait for nobody, or share columns with a barrier after every pass.
 static void forward(const Args *a, long me, long team, const int keep) {{
     const Call *c = &a->c;{ahead}
     enter(c, me, team);

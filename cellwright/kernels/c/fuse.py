@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -36,6 +37,7 @@ class Seen(NamedTuple):
 PLAIN = (int, float, bool, str, type(None), tuple, torch.dtype)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _entries: WeakKeyDictionary[Cell, dict[tuple[Any, ...], Entry]] = WeakKeyDictionary()
+_looks: WeakKeyDictionary[Cell, Look] = WeakKeyDictionary()
 _steps: WeakKeyDictionary[Cell, tuple[tuple[Any, ...], Step]] = WeakKeyDictionary()
 
 
@@ -56,6 +58,36 @@ def fuse(cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool) -> Entry:
 
 
 def look(cell: Cell) -> Seen:
+    """What there is to see of a cell; walks through its modules only where something in them is another object."""
+    before = _looks.get(cell)
+    if before is None or before.changed():
+        before = _looks[cell] = Look(cell)
+    return before.seen
+
+
+class Look:
+    """What was seen of a cell, and how to tell that it still is so."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.seen = _walk(cell)
+        modules = list(cell.modules())
+        tables: list[dict[str, Any]] = [m.__dict__ for m in modules]
+        tables += [table for m in modules for table in (m._parameters, m._buffers, m._modules)]
+        self.tables = [(table, tuple(table), tuple(table.values())) for table in tables]
+        self.hooks = [getattr(module, key) for module in modules for key in HOOKS]
+        self.shapes = [tensor.shape for tensor in self.seen.leaves.values()]
+        self.hooked = any(self.hooks)
+
+    def changed(self) -> bool:
+        """Whether another object, name, shape or hook has come into the cell."""
+        for table, names, values in self.tables:
+            if tuple(table) != names or not all(map(is_, table.values(), values)):
+                return True
+        shapes = [tensor.shape for tensor in self.seen.leaves.values()]
+        return shapes != self.shapes or self.hooked or any(self.hooks)
+
+
+def _walk(cell: Cell) -> Seen:
     """What there is to see of a cell, in one walk through its modules."""
     leaves: dict[str, Tensor] = {}
     marks: list[Any] = []

@@ -48,7 +48,7 @@ class Gradients:
             if kind == "sum":
                 return self._sum(number, detail, sums, rows)
             one = [self._product(number + k, split, self.program.turned[number + k]) for k in range(detail or 1)]
-            return one[0] if detail is None else torch.stack(one)
+            return one[0].contiguous() if detail is None else torch.stack(one)  # some kernels overlook strides
 
         found: dict[str, Tensor] = {}
         others: dict[str, int] = {}
@@ -97,7 +97,9 @@ def _direct(tape: Tape, number: int) -> tuple[Any, bool] | None:
         kind, place, _ = tape.entries[inputs[0]].leaf
         return (kind, place, tuple(entry.args[1])), False
     found = tape.direct(number)
-    one = found is not None and (_is(found[0], "sum") and not found[1] or _is(found[0], "product") and not found[0][2])
+    one = found is not None and (
+        (_is(found[0], "sum") and not found[1]) or (_is(found[0], "product") and not found[0][2])
+    )
     return found if one else None
 
 

@@ -1,6 +1,6 @@
 // What every generated source has in common: the table of the core, a barrier, ranges of rows and columns.
 //
-// A panel is `units` vectors of neighbouring columns. For each of them a product has one vector per slot (gate), side
+// A panel is at most `units` vectors of neighbouring columns; threads that share columns have as many each. For each of them a product has one vector per slot (gate), side
 // by side; the weights of a panel are packed in chunks of as many vectors as a tile has, each [term][k][vector][lane].
 #ifndef CELLWRIGHT_LOOPS_H
 #define CELLWRIGHT_LOOPS_H
@@ -25,6 +25,11 @@ static inline long vecs_of_tile(long few) { return few ? TILE_MOST_VECS : TILE_V
 static inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
 static inline long min_of(long a, long b) { return a < b ? a : b; }
 
+// Panels: panel p of so many has the vectors vectors * p / panels up to those of the next.
+static inline long panels_of(long vectors, long units, long team) {
+    return min_of(ceil_div(ceil_div(vectors, units), team) * team, vectors);
+}
+
 // The core: functions of core.h.
 typedef struct {
     const real *a;  // the first row of what is multiplied
@@ -38,7 +43,7 @@ typedef struct {
     real *to;                    // packed weights of the product
     long depth, before, total;   // rows of this term, of those before it, of all
     long width, units, slot, slots;
-    long few;                    // whether it meets few rows
+    long few, team;              // whether it meets few rows; how many threads share its columns
 } Pack;
 
 // Memory whose digest tells whether it changed: 64 sums of words, mixed so that every single change shows.

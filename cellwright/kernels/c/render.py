@@ -16,7 +16,7 @@ from cellwright.program.loops import Loop, Product
 from cellwright.program.program import Program
 from cellwright.program.split import STAGES, TIMED
 
-UNITS = {1: 4, 2: 2, 3: 4, 5: 4, 6: 2, 7: 4}  # vectors of columns in a panel, by slots: so that tiles come out full
+UNITS = {1: 8, 2: 8, 3: 4, 4: 4, 5: 4, 6: 2, 7: 4}  # most vectors of columns in a panel, by slots: tiles come out full
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Renderer:
             terms = [(*self.at.row(stage, arg, "first"), str(arg.width)) for arg in product.inputs]
             listed = ", ".join("{" + ", ".join(term) + "}" for term in terms)
             yield f"            const Term terms{number}[] = {{{listed}}};\n"
-            pack = f"arg->p_{stage}_{place}_{number} + panel * U * {slots * total} * VL"
+            pack = f"arg->p_{stage}_{place}_{number} + start * {slots * total} * VL"
             tile = f"tile + {first * self.units[stage, place]} * TILE_ROWS"
             call = f"multiply(rows, count * {slots}, most, terms{number}, {len(terms)}, {pack}, {total}, {tile});"
             yield f"            {call}\n"
@@ -112,7 +112,7 @@ class _Renderer:
         far = [a for a in sorted(reads) if a.atom not in known and a.step == 1 and self.at.is_sequence(stage, a)]
         if loop.products and far:
             yield "            for (long row = first; row < first + rows; row++)\n"
-            yield "                for (long col = panel * U * VL; col < (panel * U + count) * VL; col += VL) {\n"
+            yield "                for (long col = start * VL; col < (start + count) * VL; col += VL) {\n"
             for arg in far:
                 yield f"                    __builtin_prefetch({self.at.row(stage, arg, 'row')[0]} + col);\n"
             yield "                }\n"

@@ -20,8 +20,11 @@ from cellwright.program.places import Place
 
 INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
-CALL = """T B job columns few rows packs pieces blocks states sums parts hold contract_size start thread threads barrier
-pack piece found known block state contract reductions sum bias""".split()
+CALL = (
+    *("T", "B", "job", "columns", "few", "rows", "packs", "pieces", "blocks", "states", "sums", "parts", "hold"),
+    *("contract_size", "start", "thread", "threads", "barrier", "pack", "piece", "found", "known", "block", "state"),
+    *("contract", "reductions", "sum", "bias"),
+)
 JOB, BLOCKS, BLOCK, STATES, BIAS = map(CALL.index, ("job", "blocks", "block", "state", "bias"))
 STATE = ("width", "kept", "rows", "first", "last", "carry", "dlast", "dfirst")
 DLAST, DFIRST = map(STATE.index, ("dlast", "dfirst"))
@@ -80,7 +83,9 @@ class Fused:
         if self.program.has_y:
             return x.new_empty(T, B, width)
         whole = x.new_empty((T + 1) * B * width)
-        return x.new_empty(0).set_(whole.untyped_storage(), B * width, (T, B, width))  # no view for autograd
+        y = x.new_empty(0)  # and not a view of `whole`: autograd knows it as an output of its own
+        y.set_(whole.untyped_storage(), B * width, (T, B, width), (B * width, width, 1))
+        return y
 
     def _saved(self, sizes: Sizes, leaves: Leaves) -> Saved:
         """Memory for a run, packed weights, and the argument of its call as far as they decide it."""
@@ -93,7 +98,7 @@ class Fused:
             "q",
             (
                 *(sizes.T, sizes.B, 0, sizes.columns, sizes.few, layout.scratch_rows),
-                *(len(packed.jobs) // 12, len(packed.pieces) // 2, 0, len(self.program.widths), widths, sizes.team),
+                *(len(packed.jobs) // 13, len(packed.pieces) // 2, 0, len(self.program.widths), widths, sizes.team),
                 *(0 if sizes.one_step else 1, layout.contract, layout.start.buffer_info()[0], *thread_functions()),
                 *(barrier + -barrier % 64, *packed.fields(), 0, 0, *places[-3:], 0, *places[:-3], *packed.addresses),
             ),

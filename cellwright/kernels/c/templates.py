@@ -17,9 +17,10 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
     vec tile[{tile} * TILE_ROWS];
     const Memory m = memory(arg, step, part);
-{start}    const long most = vecs_of_tile({few}), panels = ceil_div(VECTORS, U), blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+{start}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, part.team);
+    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {{
-        const long count = min_of(U, VECTORS - panel * U);
+        const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
         for (long block = 0; block < blocks; block++) {{
             const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
             const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
@@ -29,7 +30,7 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
 """
 PART = """            for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {{
-                    const long col = (panel * U + unit) * VL, at = (row - first) * count + unit;
+                    const long col = (start + unit) * VL, at = (row - first) * count + unit;
                     if (col + VL <= W) {name}(arg, m, row, col, VL, tile, at, part, keep);
                     else {name}(arg, m, row, col, W % VL, tile, at, part, keep);
                 }}

@@ -77,7 +77,9 @@ class Weights:
         spare = self._spare[sizes.keep]
         packed = spare.pop() if spare else Packed(self._size, self.program.dtype)
         sources = self._sources(leaves)
-        key = (sizes.few, sizes.team, [(one.data_ptr(), one.stride()) for one in sources.values()])
+        tensors = list(sources.values())
+        strides = [] if all(one.is_contiguous() for one in tensors) else [one.stride() for one in tensors]
+        key = (sizes.few, sizes.columns, sizes.team, [one.data_ptr() for one in tensors], strides)
         if packed.key != key:
             self._plan(packed, sources, sizes)
             packed.key = key
@@ -125,7 +127,9 @@ class Weights:
                 row, column = matrix.stride()
                 from_ = matrix.data_ptr() + (order.weight.row * row + order.weight.column * column) * matrix.itemsize
                 to = start + self.offsets[order.place]
-                packed.jobs.extend((from_, row, column, to, *order.sizes, sizes.few and order.stage in TIMED))
+                timed = order.stage in TIMED
+                team = sizes.team if timed and sizes.columns else 1
+                packed.jobs.extend((from_, row, column, to, *order.sizes, timed and sizes.few, team))
         for number in {order.weight.value for order in self._orders}:
             packed.pieces.extend((sources[number].data_ptr(), _span(sources[number])))
         count = max(sizes.team * len(packed.pieces) // 2, 1)
