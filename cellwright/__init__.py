@@ -4,8 +4,34 @@ from cellwright import cells as cells
 from cellwright import errors as errors
 from cellwright.cells import Cell as Cell
 from cellwright.cells import adapt as adapt
+from cellwright.layers import GRU as GRU
+from cellwright.layers import LSTM as LSTM
+from cellwright.layers import RNN as RNN
 from cellwright.layers import Recurrent as Recurrent
+from cellwright.layers import detached as detached
+from cellwright.layers import from_keras as from_keras
+from cellwright.layers import from_torch as from_torch
+from cellwright.layers import to_keras as to_keras
+from cellwright.layers import to_torch as to_torch
+from cellwright.layers import truncated as truncated
 from cellwright.probe import parameter_table as parameter_table
 
 __version__ = "0.1.0"
-__all__ = ["Cell", "Recurrent", "__version__", "adapt", "cells", "errors", "parameter_table"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Cell",
+    "Recurrent",
+    "__version__",
+    "adapt",
+    "cells",
+    "detached",
+    "errors",
+    "from_keras",
+    "from_torch",
+    "parameter_table",
+    "to_keras",
+    "to_torch",
+    "truncated",
+]

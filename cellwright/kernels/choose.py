@@ -16,15 +16,16 @@ from torch.utils._python_dispatch import _disable_current_modes
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
 from cellwright.kernels.c.compiler import find_compiler
-from cellwright.kernels.c.function import run_fused
+from cellwright.kernels.c.function import Unrolled, run_fused
 from cellwright.kernels.c.fuse import Entry, Seen, fuse, look
 from cellwright.kernels.c.operator import name_of, run_operator
 from cellwright.kernels.torch_nn import run_torch, standard_form
-from cellwright.step import unroll
+from cellwright.step import Ragged, unroll
 
-Runner = Callable[[Cell, Tensor, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]]
+Runner = Callable[[Cell, Tensor, tuple[Tensor, ...], Ragged | None], tuple[Tensor, tuple[Tensor, ...]]]
 PLAIN = (int, float, str)
 BACKENDS = ("auto", "c", "torch", "eager")
+ASKED = "asked for by name"
 
 
 class Choice(NamedTuple):
@@ -54,16 +55,16 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
     if backend not in BACKENDS:
         raise BackendError(f"a backend is one of {', '.join(BACKENDS)}", repr(backend), "write one of those names")
     if backend == "eager":
-        return Choice("eager", unroll, "asked for by name: the equations step by step in a Python loop")
+        return Choice("eager", unroll, f"{ASKED}: the equations step by step in a Python loop")
     if backend == "torch":
-        return _torch(cell, "asked for by name")
+        return _torch(cell, ASKED)
     like = x if x is not None else next(cell.parameters(), torch.empty(0)).detach()
     if transformed(like):
         return Choice("eager", unroll, "under a transform of torch.func the equations run step by step")
     seen = look(cell)
     entry = _fused(cell, seen, like)
     if entry.fused is not None:
-        asked = "asked for by name" if backend == "c" else "on the CPU it is the fastest"
+        asked = ASKED if backend == "c" else "on the CPU it is the fastest"
         return Choice("c", partial(run_fused, entry.fused, seen.leaves), f"{asked}: {entry.reason}", entry)
     if backend == "c":
         raise BackendError(
@@ -78,26 +79,76 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
     return Choice("eager", unroll, f"{entry.reason}: the equations run step by step")
 
 
-def run_cell(cell: Cell, backend: str, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run_cell(
+    cell: Cell, backend: str, x: Tensor, state: tuple[Tensor, ...], ragged: Ragged | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a cell over a sequence on the backend for it, also where torch.compile or torch.export traces.
 
     Args:
         cell: the cell.
         backend: as for `choose`.
-        x: inputs (T, B, I).
+        x: inputs (T, B, I); where ragged is given, (N, I).
         state: the states before the first step, each (B, H).
+        ragged: which rows are which step's.
 
     Returns:
-        The outputs y (T, B, O) and the states after the last step, each (B, H).
+        The outputs y, laid out as x, and the states after each sequence's last step, each (B, H).
     """
     if not traced(x):
-        return choose(cell, backend, x).run(cell, x, state)
+        choice = choose(cell, backend, x)
+        return _without_resets(choice, cell, ragged).run(cell, x, state, ragged)
     _look_at_settings(cell)
     needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
     found, name = _choose_traced(cell, backend, x.dtype, x.device.type, needs_x)
     if found == "c":
-        return run_operator(name, cell, x, state)
-    return (run_torch if found == "torch" else unroll)(cell, x, state)
+        return run_operator(name, cell, x, state, ragged)
+    plain = found == "torch" and (ragged is None or ragged.resets is None)
+    return (run_torch if plain else unroll)(cell, x, state, ragged)
+
+
+def run_weights(
+    cell: Cell,
+    weights: dict[str, Tensor],
+    backend: str,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    ragged: Ragged | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """As `run_cell`, with weights from outside in place of the cell's own, which may be on the meta device.
+
+    Args:
+        cell: the cell.
+        weights: by name, all that the cell has, of the same shapes.
+        backend: "auto", "c" or "eager".
+        x: inputs (T, B, I); where ragged is given, (N, I).
+        state: the states before the first step, each (B, H).
+        ragged: which rows are which step's.
+    """
+    if backend != "eager" and traced(x):
+        needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
+        found, name = _choose_traced(cell, backend, x.dtype, x.device.type, needs_x)
+        if found == "c":
+            return run_operator(name, cell, x, state, ragged, weights)
+    elif backend != "eager":
+        entry = choose(cell, backend, x).entry
+        if entry is not None and entry.fused is not None:
+            return run_fused(entry.fused, weights, cell, x, state, ragged)
+    given = {f"cell.{name}": weight for name, weight in weights.items()}
+    y, *last = torch.func.functional_call(Unrolled(cell), given, (x, state, ragged))
+    return y, tuple(last)
+
+
+def _without_resets(choice: Choice, cell: Cell, ragged: Ragged | None) -> Choice:
+    """Kernels of torch.nn have no resets: a choice that was free falls back on the equations."""
+    if choice.backend != "torch" or ragged is None or ragged.resets is None:
+        return choice
+    if choice.reason.startswith(ASKED):
+        raise BackendError(
+            "backend 'torch' runs what torch.nn runs: no resets in mid-sequence",
+            f"resets for {_name(cell)}",
+            "write backend='auto', backend='c' or backend='eager'",
+        )
+    return Choice("eager", unroll, "with resets the equations run step by step")
 
 
 def traced(x: Tensor) -> bool:

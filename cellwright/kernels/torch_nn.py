@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cellwright.cells import Cell, TorchForm
+from cellwright.step import Ragged
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "rnn_tanh": torch.rnn_tanh,
@@ -42,12 +43,16 @@ def stacked_weights(cell: Cell, form: TorchForm) -> list[Tensor]:
     return [weight_ih.contiguous(), weight_hh.contiguous(), bias_ih, bias_hh]
 
 
-def run_torch(cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Outputs (T, B, H) and final states, each (B, H), of a standard cell over x (T, B, I)."""
+def run_torch(
+    cell: Cell, x: Tensor, state: tuple[Tensor, ...], ragged: Ragged | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Outputs y, laid out as x, and final states, each (B, H), of a standard cell over x (T, B, I) or ragged (N, I)."""
     form = standard_form(cell)
     assert form is not None
     first = [s.unsqueeze(0) for s in state]  # (1, B, H), as these kernels want them
     # Arguments: has_biases, num_layers, dropout, train (keep what a backward needs), bidirectional, batch_first.
-    flags = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
-    y, *last = KERNELS[form.kernel](x, first if len(first) > 1 else first[0], stacked_weights(cell, form), *flags)
+    flags: tuple[Any, ...] = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
+    flags = flags if ragged is None else flags[:-1]
+    inputs = (x,) if ragged is None else (x, ragged.starts.diff())
+    y, *last = KERNELS[form.kernel](*inputs, first if len(first) > 1 else first[0], stacked_weights(cell, form), *flags)
     return y, tuple(s.squeeze(0) for s in last)

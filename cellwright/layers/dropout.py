@@ -47,6 +47,15 @@ class Dropout(nn.Module):
         mask = draw_mask((1 if self.held else steps, batch * self.shards, width), self.share, x)
         return x * mask[:, self.shard * batch : (self.shard + 1) * batch]
 
+    def packed(self, x: Tensor, number: Tensor) -> Tensor:
+        """As `forward`, for packed rows x (N, H) of sequences with these numbers (N,)."""
+        if not self.training or self.share == 0:
+            return x
+        if not self.held:
+            return x * draw_mask(tuple(x.shape), self.share, x)
+        mask = draw_mask((int(number.max()) + 1, x.shape[1]), self.share, x)
+        return x * mask.index_select(0, number.to(x.device))
+
     def extra_repr(self) -> str:
         return f"{self.share}, held={self.held}"
 

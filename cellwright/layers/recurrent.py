@@ -8,13 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from cellwright.cells import Cell, adapt
 from cellwright.errors import CellError, SettingError, ShapeError
 from cellwright.kernels import Choice, choose, run_cell
 from cellwright.layers.dropout import Dropout
-
-State = tuple[Tensor, ...]
+from cellwright.layers.sequences import (
+    Batch,
+    State,
+    check_resets,
+    from_lengths,
+    from_packed,
+    from_resets,
+    places,
+    stack,
+    to_given,
+)
+from cellwright.layers.stream import Stream, refuse_stream
+from cellwright.step import Ragged
 
 
 class Recurrent(nn.Module):
@@ -73,7 +85,8 @@ class Recurrent(nn.Module):
         if isinstance(cell, Cell):
             above = {"input_size": cell.output_size * self.directions}
             rest = [cell.again(**(above if place >= self.directions else {})) for place in range(1, count)]
-            return [cell, *rest]
+            weight = next(cell.parameters(), None)
+            return [cell, *(rest if weight is None else [one.to(weight.device, weight.dtype) for one in rest])]
         if not isinstance(cell, (Sequence, nn.ModuleList)):
             given = f"the class {cell.__name__}" if isinstance(cell, type) else f"an object of {type(cell).__name__}"
             raise CellError("cell is a Cell, or a list of them", given, "write cw.Recurrent(cw.cells.GRU(28, 16)), say")
@@ -118,40 +131,68 @@ class Recurrent(nn.Module):
         assert isinstance(cell, Cell)
         return cell
 
-    def forward(self, x: Tensor, state: Tensor | State | None = None) -> tuple[Tensor, Any]:
+    def forward(
+        self,
+        x: Tensor | PackedSequence,
+        state: Tensor | State | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Any, Any]:
         """Run the layer.
 
+        >>> from cellwright.cells import GRU
+        >>> layer = Recurrent(GRU(3, 5))
+        >>> y, h = layer(torch.randn(4, 2, 3), lengths=[4, 2])   # the second sequence ends after two steps
+        >>> y[2:, 1].abs().sum().item(), torch.equal(h[0, 1], y[1, 1])
+        (0.0, True)
+
         Args:
-            x: (T, B, I), with batch_first (B, T, I), unbatched (T, I).
+            x: (T, B, I), with batch_first (B, T, I), unbatched (T, I); or a PackedSequence.
             state: what a call before returned, or None for zeros: a tensor (L*D, B, H) where the cell has
                 one state, a tuple of them where it has more; (L*D, H) unbatched.
+            lengths: steps of every sequence (B,), where they are not all T; what lies beyond costs nothing.
+            resets: bool, laid out as x without its columns: where a sequence begins anew, from a state of zeros
+                (the end of an episode, or of a document). Read backward, a sequence begins anew one step before.
 
         Returns:
-            y: (T, B, D*H), laid out like x.
-            state: the final states, laid out like the given ones.
+            y: (T, B, D*H), laid out like x; zeros beyond a sequence's length.
+            state: the final states, each after its sequence's last step, laid out like the given ones.
         """
-        batched = self._check_input(x)
-        x = self._to_time_first(x, batched)  # (T, B, I)
-        first = self._unpack_state(state, x, batched)
-        last: list[State] = []
-        for layer in range(self.num_layers):
-            x, states = self._run_layer(layer, x, first)  # (T, B, D*H)
-            last += states
-            if layer < self.num_layers - 1:
-                x = self.dropout(x)
-        return self._from_time_first(x, batched), self._pack_state(last, batched)
+        batch, batched = self._batch(x, lengths, resets)
+        first = self._unpack_state(state, batch, batched)
+        y, last = stack(batch, first, self._run, self.directions, self._between)
+        given = to_given(batch, y)
+        given = given if isinstance(given, PackedSequence) else self._from_time_first(given, batched)
+        return given, self._pack_state(last, batch, batched)
 
-    def _run_layer(self, layer: int, x: Tensor, first: list[State]) -> tuple[Tensor, list[State]]:
-        outputs, last = [], []
-        for direction in range(self.directions):
-            place = layer * self.directions + direction
-            cell = self.cells[place]
-            assert isinstance(cell, Cell)
-            ordered = x.flip(0) if direction else x
-            y, state = run_cell(cell, self.backend, ordered, first[place])
-            outputs.append(y.flip(0) if direction else y)
-            last.append(state)
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)), last
+    def _run(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
+        cell = self.cells[place]
+        assert isinstance(cell, Cell)
+        return run_cell(cell, self.backend, x, state, ragged)
+
+    def _between(self, y: Tensor, batch: Batch) -> Tensor:
+        return self.dropout(y) if batch.ragged is None else self.dropout.packed(y, places(batch.ragged)[1])
+
+    def _batch(
+        self, x: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None, resets: Tensor | None
+    ) -> tuple[Batch, bool]:
+        """What the layer runs on, and whether it has a batch at all."""
+        if isinstance(x, PackedSequence):
+            self._check_columns(x.data, "a PackedSequence of rows (N, I)")
+            if lengths is not None:
+                raise ShapeError("a PackedSequence knows its lengths", "lengths= beside it", "leave lengths out")
+            check_resets(resets, tuple(x.data.shape[:1]), x.data)
+            return from_packed(x, resets), True
+        batched = self._check_input(x)
+        check_resets(resets, tuple(x.shape[:-1]), x)
+        if lengths is not None and not batched:
+            raise ShapeError("lengths are those of a batch", "x (T, I) without one", "cut x itself: x[:length]")
+        if resets is not None:
+            resets = self._to_time_first(resets, batched)  # (T, B)
+        x = self._to_time_first(x, batched)  # (T, B, I)
+        if lengths is not None:
+            return from_lengths(x, lengths, resets), batched
+        return (Batch(x) if resets is None else from_resets(x, resets)), batched
 
     def _check_input(self, x: Tensor) -> bool:
         cell = self.first_cell
@@ -162,11 +203,22 @@ class Recurrent(nn.Module):
         time = 1 if self.batch_first and x.dim() == 3 else 0
         if x.dim() not in (2, 3) or x.shape[-1] != cell.input_size or x.shape[time] < 1:
             raise ShapeError(rule, f"a tensor of shape {tuple(x.shape)}", f"reshape x to {layout}")
+        self._check_type(x)
+        return x.dim() == 3
+
+    def _check_columns(self, x: Tensor, what: str) -> None:
+        columns = self.first_cell.input_size
+        if x.dim() != 2 or x.shape[1] != columns:
+            rule = f"x is {what} with I = {columns} columns"
+            raise ShapeError(rule, f"rows of shape {tuple(x.shape)}", "pack x of another size")
+        self._check_type(x)
+
+    def _check_type(self, x: Tensor) -> None:
+        cell = self.first_cell
         own = next(iter(cell._parameters.values()), None)  # at hand, without a walk through modules
         weight = next(cell.parameters(), x) if own is None else own
         if x.dtype != weight.dtype:
             raise ShapeError(f"x has the type of the weights, {weight.dtype}", f"{x.dtype}", f"x.to({weight.dtype})")
-        return x.dim() == 3
 
     def _to_time_first(self, x: Tensor, batched: bool) -> Tensor:
         if not batched:
@@ -178,13 +230,13 @@ class Recurrent(nn.Module):
             return y.squeeze(1)
         return y.transpose(0, 1) if self.batch_first else y
 
-    def _unpack_state(self, state: Tensor | State | None, x: Tensor, batched: bool) -> list[State]:
-        batch = x.shape[1]
+    def _unpack_state(self, state: Tensor | State | None, batch: Batch, batched: bool) -> list[State]:
+        x, B = batch.x, batch.rows()
         if state is None:
-            return [cell.initial_state(batch, like=x) for cell in self._cells()]
+            return [cell.initial_state(B, like=x) for cell in self._cells()]
         names = self.first_cell.state
         given = (state,) if isinstance(state, Tensor) else tuple(state)
-        rows = (len(self.cells), *([batch] if batched else []))
+        rows = (len(self.cells), *([B] if batched else []))
         shapes = [(*rows, size) for size in self.first_cell.state_sizes]
         alike = [tuple(s.shape) == shape and s.dtype == x.dtype for s, shape in zip(given, shapes, strict=False)]
         if len(given) != len(names) or not all(alike):
@@ -195,15 +247,42 @@ class Recurrent(nn.Module):
                 "pass the state that a call before returned, or None for zeros",
             )
         tall = [s if batched else s.unsqueeze(1) for s in given]  # (L*D, B, H) each
+        if batch.order is not None:
+            tall = [s.index_select(1, batch.order) for s in tall]
         return [tuple(s[place] for s in tall) for place in range(len(self.cells))]
 
-    def _pack_state(self, last: list[State], batched: bool) -> Tensor | State:
+    def _pack_state(self, last: list[State], batch: Batch, batched: bool) -> Tensor | State:
         if len(last) == 1:
             stacked = tuple(one.unsqueeze(0) for one in last[0])
         else:
             stacked = tuple(torch.stack(one) for one in zip(*last, strict=True))  # (L*D, B, H) each
+        if batch.back is not None:
+            stacked = tuple(s.index_select(1, batch.back) for s in stacked)
         packed = stacked if batched else tuple(s.squeeze(1) for s in stacked)
         return packed if len(packed) > 1 else packed[0]
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """One step at a time, with the state carried from call to call: see `Stream`.
+
+        >>> from cellwright.cells import GRU
+        >>> layer = Recurrent(GRU(3, 5))
+        >>> stream, x = layer.stream(), torch.randn(4, 1, 3)
+        >>> y = torch.stack([stream(x_t) for x_t in x])
+        >>> torch.allclose(y, layer(x)[0], atol=1e-6)
+        True
+
+        Args:
+            batch_size: rows B of every step.
+
+        Raises:
+            SettingError: the layer is bidirectional.
+        """
+        if self.bidirectional:
+            refuse_stream()
+        cells = [
+            (cell, {**dict(cell.named_parameters()), **dict(cell.named_buffers())}, None) for cell in self._cells()
+        ]
+        return Stream(cells, self.backend, batch_size)
 
     def explain(self) -> str:
         """Which backend runs every cell, why, and its plan: what is done before, in and after the loop over time.

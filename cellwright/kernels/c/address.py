@@ -98,9 +98,9 @@ class Addresses:
         lines: dict[str, str] = {}
         for name, buffer in self.program.buffers.items():
             if buffer.kind == "state":
-                for when, step in (("old", "step - 1"), ("new", "step")):
-                    row = f"state_at(&arg->c, arg->c.state[{name[5:]}].kept, {step})"
-                    lines[f"{name}_{when}"] = f"arg->{name} + {row} * {buffer.width}"
+                state = f"arg->c.state[{name[5:]}]"
+                lines[f"{name}_old"] = f"state_old(&arg->c, &{state}, step)"
+                lines[f"{name}_new"] = f"arg->{name} + state_at(&arg->c, {state}.kept, step) * {buffer.width}"
             elif buffer.kind == "carry":
                 lines[f"{name}_old"] = f"arg->{name} + (step & 1) * arg->c.B * {buffer.width}"
                 lines[f"{name}_new"] = f"arg->{name} + (~step & 1) * arg->c.B * {buffer.width}"

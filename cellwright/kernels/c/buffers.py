@@ -18,12 +18,18 @@ MOST_KEPT = 3  # pieces of memory that wait to be used again
 
 
 class Sizes(NamedTuple):
-    """What decides the memory of a run: steps, rows of the batch, threads, and whether backward will follow."""
+    """What decides the memory of a run."""
 
-    T: int
+    rows: int
+    """Of all steps together."""
     B: int
+    """Rows of the batch."""
     team: int
+    """Threads."""
     keep: bool
+    """Whether backward will follow."""
+    apart: bool = False
+    """Whether what steps begin with lies apart from what those before them left."""
 
     @property
     def columns(self) -> bool:
@@ -67,13 +73,11 @@ class Layout:
 
     def __init__(self, program: Program, code: Source, contract: Any, sizes: Sizes) -> None:
         self.sizes = sizes
-        self.start = array("q", range(0, sizes.B * (sizes.T + 1), sizes.B) if sizes.B else [0] * (sizes.T + 1))
         self.depths = [self._depth(program, place) for place in range(len(program.widths))]
         self.scratch_rows = max(sizes.B, sizes.team * CHUNK)
-        steps = sizes.T * sizes.B
         self.contract = 0
         if sizes.keep:
-            self.contract = max([contract(steps, b.rows, b.columns) for b in program.blocks], default=0)
+            self.contract = max([contract(sizes.rows, b.rows, b.columns) for b in program.blocks], default=0)
         self.size = 0
         self.offsets: dict[str, int] = {}
         self.counts = self._counts(program, code)
@@ -85,22 +89,24 @@ class Layout:
         self._last: tuple[int, array[int]] = (-1, array("q"))
 
     def _depth(self, program: Program, place: int) -> int:
-        """Rows of a state: all steps and the one before, or two steps in turn."""
+        """Rows of a state: those of all steps and those before, or those of two steps in turn."""
         shown = place == 0 and not program.has_y  # y is this buffer, and the user's
-        return (self.sizes.T + 1 if self.sizes.keep or shown else 2) * self.sizes.B
+        return self.sizes.B + (self.sizes.rows if self.sizes.keep or shown else self.sizes.B)
 
     def _counts(self, program: Program, code: Source) -> dict[str, int]:
         """How many numbers each buffer takes."""
-        T, B, team, keep = self.sizes
+        rows, B, team, keep, apart = self.sizes
         widths = {name: buffer.width for name, buffer in program.buffers.items()}
         counts: dict[str, int] = {}
         for place, depth in enumerate(self.depths):
             if place or program.has_y:
                 counts[f"state{place}"] = depth * widths[f"state{place}"]
+            if apart:
+                counts[f"old{place}"] = (rows if keep else B) * widths[f"state{place}"]
         used = {home.buffer for atom in program.inferred for home in program.homes.get(atom, ())}
         for name in ("d", "kept", "hoisted"):
             if widths[name] and (keep or name in used):
-                counts[name] = (B if self.sizes.one_step else T * B) * widths[name]
+                counts[name] = (B if self.sizes.one_step else rows) * widths[name]
         counts["scratch"] = self.scratch_rows * widths["scratch"]
         counts["reductions"] = len(code.reductions) * team * self.scratch_rows
         if keep:
@@ -128,6 +134,7 @@ class Saved:
         self.memory, self.layout, self.packed = memory, layout, packed
         self.barrier = array("q", bytes(256))
         self.states: array[int] = array("q")
+        self.old: array[int] = array("q")  # of every state, what steps begin with, where that lies apart
         self.argument: array[int] = array("q")
         self.held: tuple[Any, ...] = ()  # what its addresses point into
 

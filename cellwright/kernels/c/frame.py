@@ -38,7 +38,8 @@ static void forward(const Args *a, long me, long team, const int keep) {{
     const Call *c = &a->c;{ahead}
     enter(c, me, team);
     for (long t = 0; t < c->T; t++) {{
-        const Range r = share(c, rows_at(c, t), me, team);{early}
+        const Range r = share(c, rows_at(c, t), me, team);
+        begin(c, t, r, team);{early}
         {_calls("forward", counts["forward"], WAIT)}
         leave(c, t, r);
         settle(c, t, t + 1, team);
@@ -57,6 +58,7 @@ def _backward(counts: dict[str, int], sums: int) -> str:
         const Range r = share(c, rows_at(c, t), me, team);
         enter_back(c, t, r, team);
         {_calls("backward", counts["backward"], WAIT)}{flushed}
+        begin_back(c, t, r, team);
         settle(c, t, t - 1, team);
     }}
     leave_back(c, me, team);{after}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cellwright.cells import Cell
 from cellwright.kernels.c.buffers import Saved
 from cellwright.kernels.c.run import Fused
-from cellwright.step import unroll
+from cellwright.step import Ragged, unroll
 
 
 class Unrolled(nn.Module):
@@ -20,8 +20,8 @@ class Unrolled(nn.Module):
         super().__init__()
         self.cell = cell
 
-    def forward(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        y, last = unroll(self.cell, x, state)
+    def forward(self, x: Tensor, state: tuple[Tensor, ...], ragged: Ragged | None = None) -> tuple[Tensor, ...]:
+        y, last = unroll(self.cell, x, state, ragged)
         return y, *last
 
 
@@ -30,12 +30,12 @@ class Run(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, fused: Fused, cell: Cell, names: list[str], x: Tensor, *tensors: Tensor
+        ctx: Any, fused: Fused, cell: Cell, names: list[str], ragged: Ragged | None, x: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         states, weights = tensors[: len(fused.program.widths)], tensors[len(fused.program.widths) :]
         leaves = lookup(names, weights)
-        y, last, saved = fused.forward(x, states, leaves, True)
-        ctx.fused, ctx.cell, ctx.names, ctx.saved = fused, cell, names, saved
+        y, last, saved = fused.forward(x, states, leaves, True, ragged)
+        ctx.fused, ctx.cell, ctx.names, ctx.ragged, ctx.saved = fused, cell, names, ragged, saved
         ctx.save_for_backward(x, *tensors, y)
         ctx.set_materialize_grads(False)
         return y, *last
@@ -44,34 +44,39 @@ class Run(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, *dlast: Tensor | None) -> tuple[Any, ...]:
         x, *tensors, _ = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return (None, None, None, *_differentiable(ctx, x, tensors, dy, dlast))
+            return (None, None, None, None, *_differentiable(ctx, x, tensors, dy, dlast))
         fused: Fused = ctx.fused
         count = len(fused.program.widths)
         states, weights = tensors[:count], tensors[count:]
         leaves = lookup(ctx.names, weights)
         saved: Saved | None = ctx.saved
         if saved is None:  # a second backward through the same graph: what was kept has been used up
-            saved = fused.forward(x, tuple(states), leaves, True)[2]
+            saved = fused.forward(x, tuple(states), leaves, True, ctx.ragged)[2]
         ctx.saved = None
-        wanted = [name for name, need in zip(ctx.names, ctx.needs_input_grad[4 + count :], strict=True) if need]
+        wanted = [name for name, need in zip(ctx.names, ctx.needs_input_grad[5 + count :], strict=True) if need]
         dx, dstates, found = fused.backward(saved, dy, list(dlast), leaves, wanted)
-        needs = ctx.needs_input_grad[4 : 4 + count]
+        needs = ctx.needs_input_grad[5 : 5 + count]
         return (
-            *(None, None, None, dx if ctx.needs_input_grad[3] else None),
+            *(None, None, None, None, dx if ctx.needs_input_grad[4] else None),
             *(one if need else None for one, need in zip(dstates, needs, strict=True)),
             *(found.get(name) for name in ctx.names),
         )
 
 
 def run_fused(
-    fused: Fused, leaves: dict[str, Tensor], cell: Cell, x: Tensor, state: tuple[Tensor, ...]
+    fused: Fused,
+    leaves: dict[str, Tensor],
+    cell: Cell,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    ragged: Ragged | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """y (T, B, O) and the final states of a cell with these weights, differentiable where anything asks for it."""
     names, weights = list(leaves), list(leaves.values())
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights)):
-        y, *last = Run.apply(fused, cell, names, x, *state, *weights)  # type: ignore[no-untyped-call]
+        y, *last = Run.apply(fused, cell, names, ragged, x, *state, *weights)  # type: ignore[no-untyped-call]
         return y, tuple(last)
-    y, last, _ = fused.forward(x, state, lookup(names, weights), False)
+    y, last, _ = fused.forward(x, state, lookup(names, weights), False, ragged)
     return y, last
 
 
@@ -86,9 +91,9 @@ def _differentiable(
     """The gradients by the reference loop, so that they can be differentiated again."""
     count = len(ctx.fused.program.widths)
     given = {f"cell.{name}": tensor for name, tensor in zip(ctx.names, tensors[count:], strict=True)}
-    outputs = torch.func.functional_call(Unrolled(ctx.cell), given, (x, tuple(tensors[:count])))
+    outputs = torch.func.functional_call(Unrolled(ctx.cell), given, (x, tuple(tensors[:count]), ctx.ragged))
     pairs = [(o, g) for o, g in zip(outputs, (dy, *dlast), strict=True) if g is not None and o.requires_grad]
-    needs = ctx.needs_input_grad[3:]
+    needs = ctx.needs_input_grad[4:]
     inputs = [tensor for tensor, need in zip((x, *tensors), needs, strict=True) if need]
     grads = iter(
         torch.autograd.grad([o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from operator import is_
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -117,7 +118,7 @@ def _build(cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool, key: tuple
     try:
         known = _steps.get(cell)
         if known is None or known[0] != key:
-            known = _steps[cell] = (key, capture(cell, dtype))
+            known = _steps[cell] = (key, capture(_real(cell), dtype))
         program = plan(known[1], cell.state, needs_x)
         fused = Fused(program, repr(cell).splitlines()[0])
         return Entry(fused, "its step was traced, planned and compiled", known[1])
@@ -125,3 +126,14 @@ def _build(cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool, key: tuple
         return Entry(None, str(refused))
     except BackendError:
         raise
+
+
+def _real(cell: Cell) -> Cell:
+    """The cell, or one like it with numbers in its weights: a step is traced on real ones, whatever they are."""
+    if not any(parameter.is_meta for parameter in cell.parameters()):
+        return cell
+    real = copy.deepcopy(cell).to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in real.parameters():
+            parameter.normal_()
+    return real

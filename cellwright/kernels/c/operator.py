@@ -26,12 +26,15 @@ from cellwright.kernels.c.function import lookup
 from cellwright.kernels.c.fuse import Entry
 from cellwright.kernels.c.run import Fused
 from cellwright.program import plan
-from cellwright.step import written
+from cellwright.step import Ragged, written
 
 FORMAT = 1  # of the text that stands for a cell in an exported program: raise it when its meaning changes
-FORWARD = "forward(str program, Tensor x, Tensor[] states, Tensor[] weights, bool keep) -> (Tensor, Tensor[], Tensor)"
+FORWARD = (
+    "forward(str program, Tensor x, Tensor[] states, Tensor[] weights, Tensor[] ragged, bool keep) "
+    "-> (Tensor, Tensor[], Tensor)"
+)
 BACKWARD = (
-    "backward(str program, Tensor x, Tensor[] states, Tensor[] weights, Tensor[] held, Tensor? dy, "
+    "backward(str program, Tensor x, Tensor[] states, Tensor[] weights, Tensor[] ragged, Tensor[] held, Tensor? dy, "
     "Tensor?[] dlast, bool[] wanted) -> Tensor[]"
 )
 ALIGNED = 16  # bytes: what torch.compile expects of every tensor that an operator returns
@@ -44,10 +47,11 @@ class Named:
         self.fused, self.names = fused, names
 
     def forward(
-        self, x: Tensor, states: list[Tensor], weights: list[Tensor], keep: bool
+        self, x: Tensor, states: list[Tensor], weights: list[Tensor], ragged: list[Tensor], keep: bool
     ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
         """As that of `fused`."""
-        return self.fused.forward(x, tuple(states), lookup(self.names, weights), keep)
+        rows = Ragged(*ragged) if ragged else None
+        return self.fused.forward(x, tuple(states), lookup(self.names, weights), keep, rows)
 
 
 class Ticket(np.ndarray[Any, np.dtype[np.int64]]):
@@ -135,21 +139,29 @@ def _plain(title: str) -> str:
     return re.sub(r"[^\w ,.=()'-]", " ", title)  # it becomes a comment in C
 
 
-def run_operator(name: str, cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run_operator(
+    name: str,
+    cell: Cell,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    ragged: Ragged | None = None,
+    leaves: dict[str, Tensor] | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """y (T, B, O) and the final states, as one operator in the graph that is being traced."""
-    weights = list(_leaves(cell).values())
+    weights = list((_leaves(cell) if leaves is None else leaves).values())
+    rows = [] if ragged is None else [one for one in ragged if one is not None]
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights))
     # An exported program runs forward mostly: its backward makes again what it needs.
     keep = keep and not torch.compiler.is_exporting()
-    y, last, _ = torch.ops.cellwright.forward.default(name, x.contiguous(), list(state), weights, keep)
+    y, last, _ = torch.ops.cellwright.forward.default(name, x.contiguous(), list(state), weights, rows, keep)
     return y, tuple(last)
 
 
 def _forward(
-    name: str, x: Tensor, states: list[Tensor], weights: list[Tensor], keep: bool
+    name: str, x: Tensor, states: list[Tensor], weights: list[Tensor], ragged: list[Tensor], keep: bool
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     named = _find(name)
-    y, last, saved = named.forward(x, states, weights, keep)
+    y, last, saved = named.forward(x, states, weights, ragged, keep)
     y = torch.from_numpy(y.numpy()) if y.data_ptr() % ALIGNED == 0 else y.clone()  # with a storage of its own
     return y, list(last), _issue(named, saved if keep else None)
 
@@ -165,11 +177,10 @@ def _issue(named: Named, saved: Saved | None) -> Tensor:
 
 
 def _forward_fake(
-    name: str, x: Tensor, states: list[Tensor], weights: list[Tensor], keep: bool
+    name: str, x: Tensor, states: list[Tensor], weights: list[Tensor], ragged: list[Tensor], keep: bool
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    T, B, _ = x.shape
-    y = x.new_empty(T, B, _find(name).fused.program.output_size)
-    return y, [x.new_empty(B, state.shape[1]) for state in states], torch.empty(1, dtype=torch.int64)
+    y = x.new_empty(*x.shape[:-1], _find(name).fused.program.output_size)
+    return y, [state.new_empty(state.shape) for state in states], torch.empty(1, dtype=torch.int64)
 
 
 def _backward(
@@ -177,6 +188,7 @@ def _backward(
     x: Tensor,
     states: list[Tensor],
     weights: list[Tensor],
+    ragged: list[Tensor],
     held: list[Tensor],
     dy: Tensor | None,
     dlast: list[Tensor | None],
@@ -186,7 +198,7 @@ def _backward(
     ticket = _tickets.pop(int(held[0]), None)
     saved = None if ticket is None else ticket.saved
     if ticket is None or saved is None:
-        saved = named.forward(x, states, weights, True)[2]
+        saved = named.forward(x, states, weights, ragged, True)[2]
     else:
         ticket.saved = None  # backward uses it up
     needs = wanted[1 + len(states) :]
@@ -214,6 +226,7 @@ def _backward_fake(
     x: Tensor,
     states: list[Tensor],
     weights: list[Tensor],
+    ragged: list[Tensor],
     held: list[Tensor],
     dy: Tensor | None,
     dlast: list[Tensor | None],
@@ -225,21 +238,21 @@ def _backward_fake(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor], Tensor]) -> None:
-    name, x, states, weights, _ = inputs
+    name, x, states, weights, ragged, _ = inputs
     y, _, ticket = output
     # y may be where backward reads the states: in the graph, it must not be overwritten before.
     held = [ticket] if _find(name).fused.program.has_y else [ticket, y]
-    ctx.name, ctx.counts = name, (len(states), len(weights))
-    ctx.save_for_backward(x, *states, *weights, *held)
+    ctx.name, ctx.counts = name, (len(states), len(weights), len(ragged))
+    ctx.save_for_backward(x, *states, *weights, *ragged, *held)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, dlast: list[Tensor | None], _: Tensor | None) -> tuple[Any, ...]:
-    count, total = ctx.counts[0], sum(ctx.counts)
+    count, total, end = ctx.counts[0], sum(ctx.counts[:2]), sum(ctx.counts)
     x, *rest = ctx.saved_tensors
-    states, weights, held = rest[:count], rest[count:total], rest[total:]
+    states, weights, ragged, held = rest[:count], rest[count:total], rest[total:end], rest[end:]
     named = _find(ctx.name)
-    _, need_x, need_states, need_weights, _ = ctx.needs_input_grad
+    _, need_x, need_states, need_weights, _, _ = ctx.needs_input_grad
     program = named.fused.program
     if need_x and not program.needs_x:
         raise BackendError(
@@ -250,10 +263,10 @@ def _differentiate(ctx: Any, dy: Tensor | None, dlast: list[Tensor | None], _: T
     known = [program.needs_x, *[True] * count, *(name in program.gradients for name in named.names)]
     needs = [need_x, *need_states, *need_weights]
     wanted = [need and has for need, has in zip(needs, known, strict=True)]
-    found = torch.ops.cellwright.backward.default(ctx.name, x, states, weights, held, dy, dlast, wanted)
+    found = torch.ops.cellwright.backward.default(ctx.name, x, states, weights, ragged, held, dy, dlast, wanted)
     grads = iter(found)
     dx, *others = (next(grads) if need else None for need in wanted)
-    return None, dx, others[:count], others[count:], None
+    return None, dx, others[:count], others[count:], [None] * len(ragged), None
 
 
 def _register() -> Any:

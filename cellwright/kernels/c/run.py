@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,21 +15,35 @@ from cellwright.kernels.c.core import HEADERS, core
 from cellwright.kernels.c.gradients import Gradients
 from cellwright.kernels.c.openmp import launch, thread_functions
 from cellwright.kernels.c.render import Source, render
-from cellwright.kernels.c.weights import Leaves, Weights
+from cellwright.kernels.c.weights import PACK, Leaves, Weights
 from cellwright.program import Program
 from cellwright.program.places import Place
+from cellwright.step import Ragged
 
 INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
 CALL = (
     *("T", "B", "job", "columns", "few", "rows", "packs", "pieces", "blocks", "states", "sums", "parts", "hold"),
-    *("contract_size", "start", "thread", "threads", "barrier", "pack", "piece", "found", "known", "block", "state"),
+    *(
+        "contract_size",
+        "start",
+        "resets",
+        "thread",
+        "threads",
+        "barrier",
+        "pack",
+        "piece",
+        "found",
+        "known",
+        "block",
+        "state",
+    ),
     *("contract", "reductions", "sum", "bias"),
 )
-JOB, BLOCKS, BLOCK, STATES, BIAS = map(CALL.index, ("job", "blocks", "block", "state", "bias"))
-STATE = ("width", "kept", "rows", "first", "last", "carry", "dlast", "dfirst")
-DLAST, DFIRST = map(STATE.index, ("dlast", "dfirst"))
-MOST_LAYOUTS = 64
+JOB, PACKS, BLOCKS, BLOCK, STATES, BIAS = map(CALL.index, ("job", "packs", "blocks", "block", "state", "bias"))
+STATE = ("width", "kept", "rows", "old", "first", "last", "carry", "dlast", "dfirst")
+OLD, DLAST, DFIRST = map(STATE.index, ("old", "dlast", "dfirst"))
+MOST_CACHED = 64  # sizes of runs that are known
 
 
 class Fused:
@@ -44,63 +59,88 @@ class Fused:
         self.gradients = Gradients(program)
         self._pool = Pool(program.dtype)
         self._layouts: dict[Sizes, Layout] = {}
+        self._starts: dict[tuple[int, int], array[int]] = {}
         self._names = tuple(name for name in program.buffers if name != "sums")
         self._at = {name: len(CALL) + place for place, name in enumerate(self._names)}
+
+    def at(self, name: str) -> int:
+        """Which field of the argument is the address of this buffer."""
+        return self._at[name]
 
     # Forward.
 
     def forward(
-        self, x: Tensor, states: tuple[Tensor, ...], leaves: Leaves, keep: bool
+        self, x: Tensor, states: tuple[Tensor, ...], leaves: Leaves, keep: bool, ragged: Ragged | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
-        """y (T, B, O), the final states, each (B, H), and what backward needs.
+        """y, laid out like x, the final states, each (B, H), and what backward needs.
 
         Args:
-            x: inputs (T, B, I).
+            x: inputs (T, B, I); where ragged is given, (N, I).
             states: before the first step, each (B, H).
             leaves: the parameters by name.
             keep: whether backward will follow.
+            ragged: which rows are which step's.
         """
-        program, (T, B) = self.program, x.shape[:2]
-        sizes = Sizes(T, B, torch.get_num_threads(), keep)
-        saved = self._saved(sizes, leaves)
+        program, B = self.program, states[0].shape[0]
         x, states = x.contiguous(), tuple(state.contiguous() for state in states)
+        rows = x.shape[0] if ragged is not None else x.shape[0] * B
+        apart = ragged is not None and (keep or ragged.resets is not None)
+        steps = self.steps(x, B, ragged)
+        saved = self.saved(Sizes(rows, B, torch.get_num_threads(), keep, apart), leaves, steps)
         outputs = [x.new_empty(B, width) for width in program.widths]
-        y, ahead = self._empty_y(x), 0 if program.has_y else B * program.output_size * x.itemsize
+        y, ahead = self._empty_y(x, B), 0 if program.has_y else B * program.output_size * x.itemsize
         argument, at = saved.argument, self._at
         argument[JOB], argument[at["x"]] = TRAIN if keep else INFER, x.data_ptr()
         argument[at["y" if program.has_y else "state0"]] = y.data_ptr() - ahead
         for place, (first, last) in enumerate(zip(states, outputs, strict=True)):
             known = (program.widths[place], saved.layout.depths[place] > 2 * B, argument[at[f"state{place}"]])
-            carry = argument[at[f"dstate{place}"]]
-            saved.states.extend((*known, first.data_ptr(), last.data_ptr(), carry, 0, 0))
-        saved.held = (x, states, y)
-        self._launch(saved)
+            carry, old = argument[at[f"dstate{place}"]], saved.old[place]
+            saved.states.extend((*known, old, first.data_ptr(), last.data_ptr(), carry, 0, 0))
+        saved.held = (x, states, y, steps)
+        self.launch(saved)
         return y, tuple(outputs), saved
 
-    def _empty_y(self, x: Tensor) -> Tensor:
+    def steps(self, x: Tensor, B: int, ragged: Ragged | None) -> Steps:
+        """Where in memory it says which rows are which step's."""
+        if ragged is not None:
+            resets = 0 if ragged.resets is None else ragged.resets.data_ptr()
+            return Steps(len(ragged.starts) - 1, ragged.starts.data_ptr(), resets, ragged)
+        T = x.shape[0]
+        if (T, B) not in self._starts:
+            drop_oldest(self._starts)
+            self._starts[T, B] = array("q", [t * B for t in range(T + 1)])
+        starts = self._starts[T, B]
+        return Steps(T, starts.buffer_info()[0], 0, starts)
+
+    def _empty_y(self, x: Tensor, B: int) -> Tensor:
         """Memory for y; where y is the first state, with what that was before the first step ahead of it."""
-        (T, B, _), width = x.shape, self.program.output_size
+        shape, width = (*x.shape[:-1], self.program.output_size), self.program.output_size
         if self.program.has_y:
-            return x.new_empty(T, B, width)
-        whole = x.new_empty((T + 1) * B * width)
+            return x.new_empty(shape)
+        steps = (B * width, width, 1) if len(shape) == 3 else (width, 1)
+        whole = x.new_empty((x.numel() // x.shape[-1] + B) * width)
         y = x.new_empty(0)  # and not a view of `whole`: autograd knows it as an output of its own
-        y.set_(whole.untyped_storage(), B * width, (T, B, width), (B * width, width, 1))
+        y.set_(whole.untyped_storage(), B * width, shape, steps)
         return y
 
-    def _saved(self, sizes: Sizes, leaves: Leaves) -> Saved:
+    def saved(self, sizes: Sizes, leaves: Leaves, steps: Steps) -> Saved:
         """Memory for a run, packed weights, and the argument of its call as far as they decide it."""
         layout = self._layout(sizes)
         saved = Saved(self._pool, self._pool.take(layout.size), layout, self.weights, self.weights.take(leaves, sizes))
-        places = layout.places(saved.memory, (*self._names, "contract", "reductions", "sum"))
+        count = len(self.program.widths)
+        names = (*self._names, "contract", "reductions", "sum", *(f"old{place}" for place in range(count)))
+        places = layout.places(saved.memory, names)
+        saved.old, others = places[-count:], places[-count - 3 : -count]
         packed, barrier = saved.packed, saved.barrier.buffer_info()[0]
-        widths = self.program.buffers["sums"].width
+        sums = self.program.buffers["sums"].width
         saved.argument = array(
             "q",
             (
-                *(sizes.T, sizes.B, 0, sizes.columns, sizes.few, layout.scratch_rows),
-                *(len(packed.jobs) // 13, len(packed.pieces) // 2, 0, len(self.program.widths), widths, sizes.team),
-                *(0 if sizes.one_step else 1, layout.contract, layout.start.buffer_info()[0], *thread_functions()),
-                *(barrier + -barrier % 64, *packed.fields(), 0, 0, *places[-3:], 0, *places[:-3], *packed.addresses),
+                *(steps.T, sizes.B, 0, sizes.columns, sizes.few, layout.scratch_rows),
+                *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
+                *(0 if sizes.one_step else 1, layout.contract, steps.start, steps.resets, *thread_functions()),
+                *(barrier + -barrier % 64, *packed.fields(), 0, 0, *others, 0),
+                *(*places[: -count - 3], *packed.addresses),
             ),
         )
         return saved
@@ -108,12 +148,12 @@ class Fused:
     def _layout(self, sizes: Sizes) -> Layout:
         found = self._layouts.get(sizes)
         if found is None:
-            while len(self._layouts) >= MOST_LAYOUTS:
-                del self._layouts[next(iter(self._layouts))]
+            drop_oldest(self._layouts)
             found = self._layouts[sizes] = Layout(self.program, self.code, self.core.contract_scratch, sizes)
         return found
 
-    def _launch(self, saved: Saved) -> None:
+    def launch(self, saved: Saved) -> None:
+        """Run what a saved run's argument says."""
         saved.argument[STATES] = saved.states.buffer_info()[0]
         launch(self.library.run, saved.argument.buffer_info()[0], saved.layout.sizes.team)
 
@@ -123,9 +163,9 @@ class Fused:
         self, saved: Saved, dy: Tensor | None, dlast: list[Tensor | None], leaves: Leaves, wanted: list[str]
     ) -> tuple[Tensor | None, list[Tensor], dict[str, Tensor]]:
         """Gradients of x, of the first states and of the wanted parameters; uses up what was saved."""
-        program, (T, B, *_) = self.program, saved.layout.sizes
+        program, (rows, B, *_) = self.program, saved.layout.sizes
         like = saved.held[0]
-        dy = like.new_zeros(T, B, program.output_size) if dy is None else dy.contiguous()
+        dy = like.new_zeros(rows, program.output_size) if dy is None else dy.contiguous()
         came = [None if one is None else one.contiguous() for one in dlast]
         dfirst = [like.new_empty(B, width) for width in program.widths]
         for place, (last, first) in enumerate(zip(came, dfirst, strict=True)):
@@ -134,25 +174,43 @@ class Fused:
         dx = self._empty_dx(like) if program.needs_x else None
         results, sums = self.gradients.results(like), like.new_empty(program.buffers["sums"].width)
         argument, at = saved.argument, self._at
-        blocks = self._blocks(argument, results)
+        blocks = self._blocks(saved, results)
         argument[at["dy"]], argument[at["dx"]] = dy.data_ptr(), 0 if dx is None else dx.data_ptr()
         argument[JOB], argument[BLOCKS], argument[BIAS] = BACKWARD, len(results), sums.data_ptr()
         argument[BLOCK] = blocks.buffer_info()[0]
-        self._launch(saved)
-        return dx, dfirst, self.gradients.collect(results, sums, T * B, leaves, wanted)
+        self.launch(saved)
+        return dx, dfirst, self.gradients.collect(results, sums, rows, leaves, wanted)
 
     def _empty_dx(self, x: Tensor) -> Tensor:
         return torch.empty_like(x) if "dx" in self.program.graph.outputs else torch.zeros_like(x)
 
-    def _blocks(self, argument: array[int], results: list[Tensor]) -> array[int]:
+    def _blocks(self, saved: Saved, results: list[Tensor]) -> array[int]:
         """The products after the loops."""
         blocks = array("q")
         for block, result, width in zip(self.program.blocks, results, self.gradients.segments, strict=True):
-            left, right = self._address(argument, block.left), self._address(argument, block.right)
+            left, right = self._address(saved, block.left), self._address(saved, block.right)
             blocks.extend((*left, *right, result.data_ptr(), block.rows, block.columns, width))
         return blocks
 
-    def _address(self, argument: array[int], place: Place) -> tuple[int, int]:
+    def _address(self, saved: Saved, place: Place) -> tuple[int, int]:
         width = self.program.buffers[place.buffer].width
-        skipped = argument[1] * width if place.when == "new" else 0
-        return argument[self._at[place.buffer]] + (place.column + skipped) * self.program.dtype.itemsize, width
+        start = saved.argument[self._at[place.buffer]]
+        if place.when == "old" and saved.layout.sizes.apart:
+            start = saved.states[len(STATE) * int(place.buffer.removeprefix("state")) + OLD]
+        skipped = saved.layout.sizes.B * width if place.when == "new" else 0
+        return start + (place.column + skipped) * self.program.dtype.itemsize, width
+
+
+class Steps(NamedTuple):
+    """Of a run: how many steps, and the addresses of what says which rows are theirs, and which begin anew."""
+
+    T: int
+    start: int
+    resets: int
+    held: object  # what they point into
+
+
+def drop_oldest(cache: dict[Any, Any]) -> None:
+    """Make room for another entry."""
+    while len(cache) >= MOST_CACHED:
+        del cache[next(iter(cache))]

@@ -14,6 +14,7 @@ enum { INFER, TRAIN, BACKWARD };
 typedef struct {
     long width, kept;    // columns; whether it has rows for all steps, B rows before the first step ahead of them
     real *rows;          // those, or two times B rows taken in turn
+    real *old;           // null, or apart from them what each step begins with: of all steps, or of the one at hand
     const real *first;   // B rows
     real *last;          // B rows, each as its sequence left it
     real *carry;         // two times B rows
@@ -34,6 +35,7 @@ typedef struct {
 typedef struct {
     long T, B, job, columns, few, rows, packs, pieces, blocks, states, sums, parts, hold, contract_size;
     const long *start;                  // T + 1
+    const uint8_t *resets;              // null, or for every row whether it begins anew
     int (*thread)(void), (*threads)(void);
     Barrier *barrier;
     const Pack *pack;
@@ -54,6 +56,12 @@ static inline long rows_at(const Call *c, long t) {
 static inline long state_at(const Call *c, long kept, long t) {
     if (kept) return t < 0 ? 0 : c->B + c->start[t];
     return ((t + 1) & 1) * c->B;
+}
+
+// What step t begins with, the first row.
+static inline real *state_old(const Call *c, const State *s, long t) {
+    if (s->old) return s->old + (c->job == INFER ? 0 : c->start[t]) * s->width;
+    return s->rows + state_at(c, s->kept, t - 1) * s->width;
 }
 
 // What a thread does in a step of n rows: rows of its own, or columns of all.
@@ -96,6 +104,31 @@ static void enter(const Call *c, long me, long team) {
     if (c->columns) barrier(c->barrier, team);
     leave(c, -1, share(c, c->B, me, team));
     settle(c, -1, 0, team);
+}
+
+// Where sequences end or begin anew, what a step begins with is no longer what the one before left.
+static void begin(const Call *c, long t, Range r, int team) {
+    if (!c->state->old) return;
+    const Range mine = rows_from(r, 0);
+    const uint8_t *resets = c->resets ? c->resets + c->start[t] : 0;
+    for (const State *s = c->state; s < c->state + c->states; s++) {
+        real *to = state_old(c, s, t);
+        copy_rows(to, s->rows + state_at(c, s->kept, t - 1) * s->width, s->width, mine);
+        for (long row = mine.b0; resets && row < mine.b1; row++)
+            if (resets[row]) copy_rows(to, 0, s->width, (Range){row, row + 1, 0, 1, 0, 0});
+    }
+    if (c->columns) barrier(c->barrier, team);
+}
+
+// Backward, no gradient goes beyond the step with which a row began anew.
+static void begin_back(const Call *c, long t, Range r, int team) {
+    if (!c->resets) return;
+    const Range mine = rows_from(r, 0);
+    for (long row = mine.b0; row < mine.b1; row++)
+        if (c->resets[c->start[t] + row])
+            for (const State *s = c->state; s < c->state + c->states; s++)
+                copy_rows(s->carry + (~t & 1) * c->B * s->width, 0, s->width, (Range){row, row + 1, 0, 1, 0, 0});
+    if (c->columns) barrier(c->barrier, team);
 }
 
 // Backward, the gradients of what sequences left with step t come in.

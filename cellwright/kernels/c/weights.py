@@ -16,6 +16,7 @@ from cellwright.program.split import TIMED
 from cellwright.step.atoms import Weight
 
 LANES = 16  # of the widest vector
+PACK = 13  # fields of a Pack in loops.h
 Leaves = Callable[[Any], Tensor]
 
 
@@ -58,7 +59,7 @@ class Weights:
         self._numbers = sorted({order.weight.value for order in self._orders} | {value for value, _ in code.weights})
         self._direct = {number: program.tape.direct(number) for number in self._numbers}
         self._others = [number for number, direct in self._direct.items() if direct is None]
-        self.offsets, self._size = self._sizes()
+        self.offsets, self.size = self._sizes()
         self._spare: dict[bool, list[Packed]] = {True: [], False: []}
 
     def _sizes(self) -> tuple[list[int], int]:
@@ -75,7 +76,7 @@ class Weights:
     def take(self, leaves: Leaves, sizes: Sizes) -> Packed:
         """What to pack for a run, and where it will lie."""
         spare = self._spare[sizes.keep]
-        packed = spare.pop() if spare else Packed(self._size, self.program.dtype)
+        packed = spare.pop() if spare else Packed(self.size, self.program.dtype)
         sources = self._sources(leaves)
         tensors = list(sources.values())
         strides = [] if all(one.is_contiguous() for one in tensors) else [one.stride() for one in tensors]

@@ -1,0 +1,382 @@
+"""Standard: RNN, GRU and LSTM that take the place of torch.nn's, by name, weights and results."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from cellwright.cells import Cell
+from cellwright.cells.stacked import StackedGRU, StackedGRUBefore, StackedLSTM, StackedReluRNN, StackedRNN
+from cellwright.errors import SettingError
+from cellwright.kernels import run_weights
+from cellwright.layers.sequences import Batch, State, from_packed, stack, to_given
+from cellwright.layers.stream import Stream, refuse_stream
+from cellwright.step import Ragged
+
+FUSED = (torch.float32, torch.float64)
+
+
+class _Standard(nn.RNNBase):
+    """What the three have in common: torch.nn's weights and checks, cells of our own on them."""
+
+    torch_class: ClassVar[type[nn.RNNBase]]
+    weight_ih_l0: nn.Parameter
+    weight_hh_l0: nn.Parameter
+    bias_ih_l0: nn.Parameter
+    bias_hh_l0: nn.Parameter
+    h0: nn.Parameter
+    c0: nn.Parameter
+
+    def __init__(
+        self, mode: str, *sizes: Any, backend: str, orthogonal: bool, learn_state: bool, **settings: Any
+    ) -> None:
+        if backend not in ("auto", "c", "eager", "torch"):
+            raise SettingError("backend is auto, c, eager or torch", repr(backend), "write backend='auto'")
+        super().__init__(mode, *sizes, **settings)
+        self.backend = backend
+        if orthogonal:
+            self._make_orthogonal()
+        if learn_state:
+            self._add_states(settings.get("device"), settings.get("dtype"))
+
+    def cell(self, layer: int) -> Cell:
+        """The cell of a layer, without weights of its own."""
+        directions = 2 if self.bidirectional else 1
+        inputs = self.input_size if layer == 0 else (self.proj_size or self.hidden_size) * directions
+        return _template(self._cell_class(), inputs, self.hidden_size, self.bias, self.proj_size)
+
+    def _cell_class(self) -> Any:
+        raise NotImplementedError
+
+    def _plain(self) -> bool:
+        """Whether torch.nn has these equations."""
+        return True
+
+    # Weights.
+
+    def _names(self, layer: int, direction: int) -> dict[str, str]:
+        """Of a cell's weights, what they are called in torch.nn."""
+        suffix = f"_l{layer}{'_reverse' if direction else ''}"
+        names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if self.bias else [])]
+        names += ["weight_hr"] if self.proj_size else []
+        return {name: name + suffix for name in names}
+
+    @torch.no_grad()
+    def _make_orthogonal(self) -> None:
+        for name, weight in self.named_parameters():
+            if name.startswith("weight_hh"):
+                for block in weight.split(self.hidden_size):  # type: ignore[no-untyped-call]
+                    nn.init.orthogonal_(block)
+
+    def _add_states(self, device: Any, dtype: Any) -> None:
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        widths = self.cell(0).state_sizes
+        for name, width in zip(("h0", "c0"), widths, strict=False):
+            self.register_parameter(name, nn.Parameter(torch.zeros(rows, width, device=device, dtype=dtype)))
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """One step at a time, with the state carried from call to call: see `Stream`."""
+        if self.bidirectional:
+            refuse_stream()
+        cells = [self.cell(layer) for layer in range(self.num_layers)]
+        states = self._learned(self.weight_ih_l0.new_empty(1, batch_size, 1)) if "h0" in self._parameters else None
+        rows = [states] if isinstance(states, Tensor) else states
+        first = [None if rows is None else tuple(s[layer] for s in rows) for layer in range(self.num_layers)]
+        weights = [
+            {n: getattr(self, own) for n, own in self._names(layer, 0).items()} for layer in range(self.num_layers)
+        ]
+        return Stream(list(zip(cells, weights, first, strict=True)), self.backend, batch_size)
+
+    # Forward.
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """As torch.nn's: (y, h) of an RNN or GRU, (y, (h, c)) of an LSTM.
+
+        Args:
+            input: (T, B, I), with batch_first (B, T, I), unbatched (T, I), or a PackedSequence.
+            hx: the states before the first step, each (L*D, B, H), unbatched (L*D, H); None: zeros, or those learned.
+        """
+        if hx is None and "h0" in self._parameters:
+            hx = self._learned(input)
+        if self.backend == "torch" or not self._fits(input, hx):
+            given: Any = self.torch_class.forward(self, input, hx)  # its own words where the input is wrong
+            if self._plain():
+                return given
+        return self._run(input, hx)
+
+    def _learned(self, input: Any) -> Any:
+        batched = isinstance(input, PackedSequence) or input.dim() == 3
+        if isinstance(input, PackedSequence):
+            size = int(input.batch_sizes[0])
+        else:
+            size = input.shape[0 if self.batch_first else 1] if batched else 1
+        states = [self.h0, *([self.c0] if "c0" in self._parameters else [])]
+        wide = [s.unsqueeze(1).expand(-1, size, -1) if batched else s for s in states]
+        return wide[0] if len(wide) == 1 else tuple(wide)
+
+    def _fits(self, input: Any, hx: Any) -> bool:
+        """Whether input and states are what our loops run on; where not, torch.nn says what is wrong, or runs it."""
+        x = input.data if isinstance(input, PackedSequence) else input
+        packed = isinstance(input, PackedSequence)
+        weight = self.weight_ih_l0
+        if not isinstance(x, Tensor) or x.dim() not in ((2,) if packed else (2, 3)) or x.numel() == 0:
+            return False
+        right = x.shape[-1] == self.input_size and x.dtype == weight.dtype and x.device == weight.device
+        if not right or x.dtype not in FUSED or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return False
+        if hx is None:
+            return True
+        given = (hx,) if isinstance(hx, Tensor) else hx
+        widths, rows = self.cell(0).state_sizes, self.num_layers * (2 if self.bidirectional else 1)
+        if packed:
+            batch: tuple[int, ...] = (int(input.batch_sizes[0]),)
+        else:
+            batch = (x.shape[0 if self.batch_first else 1],) if x.dim() == 3 else ()
+        if isinstance(hx, Tensor) != (len(widths) == 1) or len(given) != len(widths):
+            return False
+        pairs = zip(given, widths, strict=True)
+        return all(
+            s.shape == (rows, *batch, width) and s.dtype == x.dtype and s.device == x.device for s, width in pairs
+        )
+
+    def _run(self, input: Any, hx: Any) -> Any:
+        batched = isinstance(input, PackedSequence) or input.dim() == 3
+        batch = self._batch(input, batched)
+        directions = 2 if self.bidirectional else 1
+        y, last = stack(batch, self._states(batch, hx, batched), self._run_cell, directions, self._between)
+        given = to_given(batch, y)
+        if not isinstance(given, PackedSequence):
+            given = given.squeeze(1) if not batched else given.transpose(0, 1) if self.batch_first else given
+        stacked = [torch.stack(one) for one in zip(*last, strict=True)]  # (L*D, B, H) each
+        if batch.back is not None:
+            stacked = [s.index_select(1, batch.back) for s in stacked]
+        stacked = stacked if batched else [s.squeeze(1) for s in stacked]
+        return given, stacked[0] if len(stacked) == 1 else tuple(stacked)
+
+    def _batch(self, input: Any, batched: bool) -> Batch:
+        if isinstance(input, PackedSequence):
+            return from_packed(input, None)
+        if not batched:
+            return Batch(input.unsqueeze(1))
+        return Batch(input.transpose(0, 1) if self.batch_first else input)
+
+    def _states(self, batch: Batch, hx: Any, batched: bool) -> list[State]:
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        if hx is None:
+            zeros = [batch.x.new_zeros(batch.rows(), width) for width in self.cell(0).state_sizes]
+            return [tuple(zeros)] * rows
+        tall = [s if batched else s.unsqueeze(1) for s in ((hx,) if isinstance(hx, Tensor) else hx)]
+        if batch.order is not None:
+            tall = [s.index_select(1, batch.order) for s in tall]
+        return [tuple(s[place] for s in tall) for place in range(rows)]
+
+    def _run_cell(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
+        layer, direction = divmod(place, 2 if self.bidirectional else 1)
+        weights = {name: getattr(self, own) for name, own in self._names(layer, direction).items()}
+        return run_weights(self.cell(layer), weights, self.backend, x, state, ragged)
+
+    def _between(self, y: Tensor, batch: Batch) -> Tensor:
+        return nn.functional.dropout(y, self.dropout, self.training) if self.dropout else y
+
+
+class RNN(_Standard):
+    """torch.nn.RNN, fused.
+
+    >>> layer = RNN(28, 16, nonlinearity="relu")
+    >>> y, h = layer(torch.zeros(7, 3, 28))
+    >>> y.shape, h.shape
+    (torch.Size([7, 3, 16]), torch.Size([1, 3, 16]))
+
+    Args:
+        input_size: columns I of x.
+        hidden_size: columns H of h.
+        num_layers: layers on top of each other (default 1).
+        nonlinearity: "tanh" (default) or "relu".
+        bias: whether biases exist (default: yes).
+        batch_first: whether x and y are (B, T, ...) (default: no).
+        dropout: share of every layer's output, but the last's, that is zeroed in training (default 0).
+        bidirectional: whether every layer also reads its input from the end (default: no).
+        device: of the weights.
+        dtype: of the weights; float32 and float64 are fused, others run on PyTorch's kernels.
+        orthogonal: draw the recurrent weights orthogonal (default: as torch.nn).
+        learn_state: make the first state a parameter h0 (default: zeros).
+        backend: "auto" (default), "c", "eager" or "torch".
+    """
+
+    torch_class = nn.RNN
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        proj_size: int = 0,
+        orthogonal: bool = False,
+        learn_state: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        _no_projection("RNN", proj_size)
+        if nonlinearity not in ("tanh", "relu"):
+            raise SettingError("nonlinearity is tanh or relu", repr(nonlinearity), "write nonlinearity='tanh'")
+        self.nonlinearity = nonlinearity
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        ours: dict[str, Any] = {"backend": backend, "orthogonal": orthogonal, "learn_state": learn_state}
+        super().__init__(f"RNN_{nonlinearity.upper()}", *sizes, device=device, dtype=dtype, **ours)
+
+    def _cell_class(self) -> Any:
+        return StackedRNN if self.mode == "RNN_TANH" else StackedReluRNN
+
+
+class GRU(_Standard):
+    """torch.nn.GRU, fused.
+
+    >>> layer = GRU(28, 16, num_layers=2, reset_after=False)
+    >>> y, h = layer(torch.zeros(7, 3, 28))
+    >>> y.shape, h.shape
+    (torch.Size([7, 3, 16]), torch.Size([2, 3, 16]))
+
+    Args:
+        input_size: columns I of x.
+        hidden_size: columns H of h.
+        num_layers: layers on top of each other (default 1).
+        bias: whether biases exist (default: yes).
+        batch_first: whether x and y are (B, T, ...) (default: no).
+        dropout: share of every layer's output, but the last's, that is zeroed in training (default 0).
+        bidirectional: whether every layer also reads its input from the end (default: no).
+        device: of the weights.
+        dtype: of the weights; float32 and float64 are fused, others run on PyTorch's kernels.
+        reset_after: whether the reset gate acts after the product with the recurrent weights, as in
+            torch.nn (default), or before it, as in Cho et al. (2014), arXiv 1406.1078v3.
+        orthogonal: draw the recurrent weights orthogonal (default: as torch.nn).
+        learn_state: make the first state a parameter h0 (default: zeros).
+        backend: "auto" (default), "c", "eager" or "torch".
+    """
+
+    torch_class = nn.GRU
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        proj_size: int = 0,
+        reset_after: bool = True,
+        orthogonal: bool = False,
+        learn_state: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        _no_projection("GRU", proj_size)
+        if backend == "torch" and not reset_after:
+            raise SettingError("torch.nn's GRU resets after the product", "reset_after=False", "write backend='auto'")
+        self.reset_after = reset_after
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        ours: dict[str, Any] = {"backend": backend, "orthogonal": orthogonal, "learn_state": learn_state}
+        super().__init__("GRU", *sizes, device=device, dtype=dtype, **ours)
+
+    def _cell_class(self) -> Any:
+        return StackedGRU if self.reset_after else StackedGRUBefore
+
+    def _plain(self) -> bool:
+        return self.reset_after
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.reset_after else ", reset_after=False")
+
+
+class LSTM(_Standard):
+    """torch.nn.LSTM, fused.
+
+    >>> layer = LSTM(28, 16, bidirectional=True)
+    >>> y, (h, c) = layer(torch.zeros(7, 3, 28))
+    >>> y.shape, c.shape
+    (torch.Size([7, 3, 32]), torch.Size([2, 3, 16]))
+
+    Args:
+        input_size: columns I of x.
+        hidden_size: columns H of c, and of h without projection.
+        num_layers: layers on top of each other (default 1).
+        bias: whether biases exist (default: yes).
+        batch_first: whether x and y are (B, T, ...) (default: no).
+        dropout: share of every layer's output, but the last's, that is zeroed in training (default 0).
+        bidirectional: whether every layer also reads its input from the end (default: no).
+        proj_size: columns of h, projected from H (default 0: not projected).
+        device: of the weights.
+        dtype: of the weights; float32 and float64 are fused, others run on PyTorch's kernels.
+        forget_bias: what the two biases of the forget gate add up to at first (default: as torch.nn draws them).
+        orthogonal: draw the recurrent weights orthogonal (default: as torch.nn).
+        learn_state: make the first states parameters h0 and c0 (default: zeros).
+        backend: "auto" (default), "c", "eager" or "torch".
+    """
+
+    torch_class = nn.LSTM
+    check_forward_args = nn.LSTM.check_forward_args  # type: ignore[assignment]
+    permute_hidden = nn.LSTM.permute_hidden  # type: ignore[assignment]
+    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        forget_bias: float | None = None,
+        orthogonal: bool = False,
+        learn_state: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size)
+        ours: dict[str, Any] = {"backend": backend, "orthogonal": orthogonal, "learn_state": learn_state}
+        super().__init__("LSTM", *sizes, device=device, dtype=dtype, **ours)
+        if forget_bias is not None:
+            self._set_forget_bias(forget_bias)
+
+    @torch.no_grad()
+    def _set_forget_bias(self, value: float) -> None:
+        if not self.bias:
+            raise SettingError("forget_bias is that of a layer with biases", "bias=False", "write bias=True")
+        for name, bias in self.named_parameters():
+            if name.startswith("bias_"):
+                forget = bias[self.hidden_size : 2 * self.hidden_size]
+                forget.fill_(value if name.startswith("bias_ih") else 0.0)
+
+    def _cell_class(self) -> Any:
+        return StackedLSTM
+
+
+@functools.lru_cache(maxsize=256)
+def _template(kind: Any, inputs: int, hidden: int, bias: bool, proj: int) -> Cell:
+    """A cell of these sizes, which costs no memory: its weights come from outside."""
+    with torch.device("meta"):
+        made: Cell = kind(inputs, hidden, bias, proj)
+    return made
+
+
+def _no_projection(name: str, proj_size: int) -> None:
+    if proj_size:
+        raise SettingError("proj_size is a setting of LSTM", f"{name} with proj_size={proj_size}", "leave it out")
