@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -96,3 +98,16 @@ class StackedLSTM(Stacked):
         if self.proj_size:
             h = linear(h, self.weight_hr)
         return h, c
+
+
+Template = tuple[Any, int, int, bool, int, torch.dtype]  # class, I, H, bias, proj_size, type
+_templates: dict[Template, Cell] = {}
+
+
+def template(kind: Any, inputs: int, hidden: int, bias: bool, proj: int, dtype: torch.dtype) -> Cell:
+    """A cell of these sizes, the same for all layers, which costs no memory: its weights come from outside."""
+    key = (kind, inputs, hidden, bias, proj, dtype)
+    if key not in _templates:
+        with torch.device("meta"):
+            _templates[key] = kind(inputs, hidden, bias, proj).to(dtype)
+    return _templates[key]

@@ -14,11 +14,12 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from cellwright.cells import Cell
+from cellwright.cells.stacked import Template, template
 from cellwright.errors import BackendError
 from cellwright.kernels.c.compiler import find_compiler
 from cellwright.kernels.c.function import Unrolled, run_fused
 from cellwright.kernels.c.fuse import Entry, Seen, fuse, look
-from cellwright.kernels.c.operator import name_of, run_operator
+from cellwright.kernels.c.operator import leaves_of, name_of, run_operator
 from cellwright.kernels.torch_nn import run_torch, standard_form
 from cellwright.step import Ragged, unroll
 
@@ -94,6 +95,9 @@ def run_cell(
     Returns:
         The outputs y, laid out as x, and the states after each sequence's last step, each (B, H).
     """
+    if x.device.type == "cpu" and backend != "eager" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):  # the loops run in the type of the weights, as x does
+            return run_cell(cell, backend, x, state, ragged)
     if not traced(x):
         choice = choose(cell, backend, x)
         return _without_resets(choice, cell, ragged).run(cell, x, state, ragged)
@@ -101,38 +105,44 @@ def run_cell(
     needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
     found, name = _choose_traced(cell, backend, x.dtype, x.device.type, needs_x)
     if found == "c":
-        return run_operator(name, cell, x, state, ragged)
+        return run_operator(name, leaves_of(cell), x, state, ragged)
     plain = found == "torch" and (ragged is None or ragged.resets is None)
     return (run_torch if plain else unroll)(cell, x, state, ragged)
 
 
 def run_weights(
-    cell: Cell,
+    kind: Template,
     weights: dict[str, Tensor],
     backend: str,
     x: Tensor,
     state: tuple[Tensor, ...],
     ragged: Ragged | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """As `run_cell`, with weights from outside in place of the cell's own, which may be on the meta device.
+    """As `run_cell`, of a cell on weights from outside.
 
     Args:
-        cell: the cell.
+        kind: which cell, as `template` takes it.
         weights: by name, all that the cell has, of the same shapes.
         backend: "auto", "c" or "eager".
         x: inputs (T, B, I); where ragged is given, (N, I).
         state: the states before the first step, each (B, H).
         ragged: which rows are which step's.
     """
-    if backend != "eager" and traced(x):
+    if traced(x):
         needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
-        found, name = _choose_traced(cell, backend, x.dtype, x.device.type, needs_x)
+        found, name = _choose_template(kind, backend, x.dtype, x.device.type, needs_x)
         if found == "c":
-            return run_operator(name, cell, x, state, ragged, weights)
-    elif backend != "eager":
-        entry = choose(cell, backend, x).entry
-        if entry is not None and entry.fused is not None:
-            return run_fused(entry.fused, weights, cell, x, state, ragged)
+            return run_operator(name, weights, x, state, ragged)
+        if torch.compiler.is_compiling():
+            raise BackendError(
+                "torch.compile takes layers that backend 'c' runs, as one operator",
+                f"backend {found!r}",
+                "compile less",
+            )
+    cell = template(*kind)
+    entry = None if backend == "eager" else choose(cell, backend, x).entry
+    if entry is not None and entry.fused is not None and not traced(x):
+        return run_fused(entry.fused, weights, cell, x, state, ragged)
     given = {f"cell.{name}": weight for name, weight in weights.items()}
     y, *last = torch.func.functional_call(Unrolled(cell), given, (x, state, ragged))
     return y, tuple(last)
@@ -192,9 +202,14 @@ def _choose_traced(cell: Cell, backend: str, dtype: torch.dtype, device: str, ne
         return choice.backend, name_of(choice.entry, cell, whole=torch.compiler.is_exporting())
 
 
+def _choose_template(kind: Template, backend: str, dtype: torch.dtype, device: str, needs_x: bool) -> tuple[str, str]:
+    return ("eager", "") if backend == "eager" else _choose_traced(template(*kind), backend, dtype, device, needs_x)
+
+
 # What torch.compiler.assume_constant_result does; that function imports all of torch._dynamo, a second or more.
 _settings._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _choose_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_choose_template._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def transformed(like: Tensor) -> bool:
@@ -206,8 +221,6 @@ def transformed(like: Tensor) -> bool:
 def _fused(cell: Cell, seen: Seen, like: Tensor) -> Entry:
     if like.device.type != "cpu":
         return Entry(None, f"the loops in C run on the CPU, not on {like.device.type}")
-    if torch.is_autocast_enabled("cpu"):
-        return Entry(None, "under autocast PyTorch's own operations choose the types")
     return fuse(cell, seen, like.dtype, needs_x=like.requires_grad and torch.is_grad_enabled())
 
 

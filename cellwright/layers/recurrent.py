@@ -177,6 +177,7 @@ class Recurrent(nn.Module):
         self, x: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None, resets: Tensor | None
     ) -> tuple[Batch, bool]:
         """What the layer runs on, and whether it has a batch at all."""
+        x = self._cast(x)
         if isinstance(x, PackedSequence):
             self._check_columns(x.data, "a PackedSequence of rows (N, I)")
             if lengths is not None:
@@ -213,10 +214,20 @@ class Recurrent(nn.Module):
             raise ShapeError(rule, f"rows of shape {tuple(x.shape)}", "pack x of another size")
         self._check_type(x)
 
-    def _check_type(self, x: Tensor) -> None:
+    def _cast(self, x: Any) -> Any:
+        """Under autocast on the CPU the loops run in the type of the weights."""
+        floats = (
+            isinstance(x, (Tensor, PackedSequence)) and (x if isinstance(x, Tensor) else x.data).is_floating_point()
+        )
+        return x.to(self._weight().dtype) if floats and torch.is_autocast_enabled("cpu") else x
+
+    def _weight(self) -> Tensor:
         cell = self.first_cell
         own = next(iter(cell._parameters.values()), None)  # at hand, without a walk through modules
-        weight = next(cell.parameters(), x) if own is None else own
+        return next(cell.parameters(), torch.empty(0)) if own is None else own
+
+    def _check_type(self, x: Tensor) -> None:
+        weight = self._weight()
         if x.dtype != weight.dtype:
             raise ShapeError(f"x has the type of the weights, {weight.dtype}", f"{x.dtype}", f"x.to({weight.dtype})")
 
@@ -235,7 +246,7 @@ class Recurrent(nn.Module):
         if state is None:
             return [cell.initial_state(B, like=x) for cell in self._cells()]
         names = self.first_cell.state
-        given = (state,) if isinstance(state, Tensor) else tuple(state)
+        given = tuple(self._cast(one) for one in ((state,) if isinstance(state, Tensor) else state))
         rows = (len(self.cells), *([B] if batched else []))
         shapes = [(*rows, size) for size in self.first_cell.state_sizes]
         alike = [tuple(s.shape) == shape and s.dtype == x.dtype for s, shape in zip(given, shapes, strict=False)]

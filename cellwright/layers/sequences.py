@@ -102,7 +102,8 @@ def stack(
     Returns:
         y, laid out like x, and the final states of every layer and direction.
     """
-    x, last = batch.x, list[State]()
+    x = batch.x
+    last: list[State] = []
     turned = _reversal(batch.ragged) if directions == 2 and batch.ragged is not None else None
     for place in range(0, len(first), directions):
         outputs = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +9,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from cellwright.cells import Cell
-from cellwright.cells.stacked import StackedGRU, StackedGRUBefore, StackedLSTM, StackedReluRNN, StackedRNN
+from cellwright.cells.stacked import (
+    StackedGRU,
+    StackedGRUBefore,
+    StackedLSTM,
+    StackedReluRNN,
+    StackedRNN,
+    Template,
+    template,
+)
 from cellwright.errors import SettingError
 from cellwright.kernels import run_weights
 from cellwright.layers.sequences import Batch, State, from_packed, stack, to_given
@@ -45,9 +52,21 @@ class _Standard(nn.RNNBase):
 
     def cell(self, layer: int) -> Cell:
         """The cell of a layer, without weights of its own."""
+        return template(*self._kind(layer))
+
+    def _kind(self, layer: int) -> Template:
         directions = 2 if self.bidirectional else 1
         inputs = self.input_size if layer == 0 else (self.proj_size or self.hidden_size) * directions
-        return _template(self._cell_class(), inputs, self.hidden_size, self.bias, self.proj_size)
+        return (self._cell_class(), inputs, self.hidden_size, self.bias, self.proj_size, self._first().dtype)
+
+    def _first(self) -> Tensor:
+        """A parameter, for its type and device."""
+        own = next(iter(self._parameters.values()), None)
+        return next(self.parameters()) if own is None else own
+
+    def _widths(self) -> tuple[int, ...]:
+        """Columns of every state."""
+        return (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if self.mode == "LSTM" else 1]
 
     def _cell_class(self) -> Any:
         raise NotImplementedError
@@ -74,7 +93,7 @@ class _Standard(nn.RNNBase):
 
     def _add_states(self, device: Any, dtype: Any) -> None:
         rows = self.num_layers * (2 if self.bidirectional else 1)
-        widths = self.cell(0).state_sizes
+        widths = self._widths()
         for name, width in zip(("h0", "c0"), widths, strict=False):
             self.register_parameter(name, nn.Parameter(torch.zeros(rows, width, device=device, dtype=dtype)))
 
@@ -100,6 +119,8 @@ class _Standard(nn.RNNBase):
             input: (T, B, I), with batch_first (B, T, I), unbatched (T, I), or a PackedSequence.
             hx: the states before the first step, each (L*D, B, H), unbatched (L*D, H); None: zeros, or those learned.
         """
+        if torch.is_autocast_enabled("cpu") and self._first().device.type == "cpu" and self.backend != "torch":
+            return self._without_autocast(input, hx)
         if hx is None and "h0" in self._parameters:
             hx = self._learned(input)
         if self.backend == "torch" or not self._fits(input, hx):
@@ -107,6 +128,14 @@ class _Standard(nn.RNNBase):
             if self._plain():
                 return given
         return self._run(input, hx)
+
+    def _without_autocast(self, input: Any, hx: Any) -> Any:
+        """Under autocast on the CPU the loops run in the type of the weights, and give it."""
+        dtype = self._first().dtype
+        input = input.to(dtype)
+        hx = hx if hx is None else hx.to(dtype) if isinstance(hx, Tensor) else tuple(one.to(dtype) for one in hx)
+        with torch.autocast("cpu", enabled=False):
+            return self.forward(input, hx)
 
     def _learned(self, input: Any) -> Any:
         batched = isinstance(input, PackedSequence) or input.dim() == 3
@@ -122,16 +151,16 @@ class _Standard(nn.RNNBase):
         """Whether input and states are what our loops run on; where not, torch.nn says what is wrong, or runs it."""
         x = input.data if isinstance(input, PackedSequence) else input
         packed = isinstance(input, PackedSequence)
-        weight = self.weight_ih_l0
+        weight = self._first()
         if not isinstance(x, Tensor) or x.dim() not in ((2,) if packed else (2, 3)) or x.numel() == 0:
             return False
         right = x.shape[-1] == self.input_size and x.dtype == weight.dtype and x.device == weight.device
-        if not right or x.dtype not in FUSED or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        if not right or x.dtype not in FUSED or x.device.type != "cpu":
             return False
         if hx is None:
             return True
         given = (hx,) if isinstance(hx, Tensor) else hx
-        widths, rows = self.cell(0).state_sizes, self.num_layers * (2 if self.bidirectional else 1)
+        widths, rows = self._widths(), self.num_layers * (2 if self.bidirectional else 1)
         if packed:
             batch: tuple[int, ...] = (int(input.batch_sizes[0]),)
         else:
@@ -167,7 +196,7 @@ class _Standard(nn.RNNBase):
     def _states(self, batch: Batch, hx: Any, batched: bool) -> list[State]:
         rows = self.num_layers * (2 if self.bidirectional else 1)
         if hx is None:
-            zeros = [batch.x.new_zeros(batch.rows(), width) for width in self.cell(0).state_sizes]
+            zeros = [batch.x.new_zeros(batch.rows(), width) for width in self._widths()]
             return [tuple(zeros)] * rows
         tall = [s if batched else s.unsqueeze(1) for s in ((hx,) if isinstance(hx, Tensor) else hx)]
         if batch.order is not None:
@@ -177,7 +206,7 @@ class _Standard(nn.RNNBase):
     def _run_cell(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
         layer, direction = divmod(place, 2 if self.bidirectional else 1)
         weights = {name: getattr(self, own) for name, own in self._names(layer, direction).items()}
-        return run_weights(self.cell(layer), weights, self.backend, x, state, ragged)
+        return run_weights(self._kind(layer), weights, self.backend, x, state, ragged)
 
     def _between(self, y: Tensor, batch: Batch) -> Tensor:
         return nn.functional.dropout(y, self.dropout, self.training) if self.dropout else y
@@ -367,14 +396,6 @@ class LSTM(_Standard):
 
     def _cell_class(self) -> Any:
         return StackedLSTM
-
-
-@functools.lru_cache(maxsize=256)
-def _template(kind: Any, inputs: int, hidden: int, bias: bool, proj: int) -> Cell:
-    """A cell of these sizes, which costs no memory: its weights come from outside."""
-    with torch.device("meta"):
-        made: Cell = kind(inputs, hidden, bias, proj)
-    return made
 
 
 def _no_projection(name: str, proj_size: int) -> None:

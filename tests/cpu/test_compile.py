@@ -284,7 +284,11 @@ def test_the_kernel_of_torch_is_avoided_where_torch_cannot_compile_its_gradients
 
 
 def test_the_operators_keep_the_promises_of_their_schemas():
-    for hidden, x_wanted in ((5, True), (8, False)):  # y aligned in memory, or not
+    for hidden, x_wanted, ragged in (
+        (5, True, False),
+        (8, False, False),
+        (8, True, True),
+    ):  # y aligned in memory, or not
         layer = cw.Recurrent(cw.cells.LSTM(I, hidden), backend="c")
         (choice,) = layer.choices()
         if x_wanted:
@@ -292,14 +296,20 @@ def test_the_operators_keep_the_promises_of_their_schemas():
         name = operator.name_of(choice.entry, layer.first_cell, whole=False)
         x, *states = (one.requires_grad_(x_wanted) for one in inputs_of(layer))
         states = [one[0] for one in states]
-        arguments = (name, x, states, list(layer.parameters()), True)
+        rows = []
+        if ragged:
+            sizes = torch.arange(B, 0, -1)
+            rows = [torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]), torch.rand(int(sizes.sum())) < 0.3]
+            rows[1] = rows[1].to(torch.uint8)
+            x = torch.randn(int(sizes.sum()), I, requires_grad=x_wanted)
+        arguments = (name, x, states, list(layer.parameters()), rows, True)
         tests = ("test_schema", "test_faketensor")
         also = ("test_autograd_registration",)
         torch.library.opcheck(torch.ops.cellwright.forward.default, arguments, test_utils=(*tests, *also))
         y, last, ticket = torch.ops.cellwright.forward.default(*arguments)
         wanted = [x_wanted] * 3 + [True] * len(arguments[3])
         given = [torch.randn_like(y), [None, torch.randn_like(last[1])], wanted]
-        detached = [name, x.detach(), [one.detach() for one in states], [p.detach() for p in arguments[3]]]
+        detached = [name, x.detach(), [one.detach() for one in states], [p.detach() for p in arguments[3]], rows]
         torch.library.opcheck(
             torch.ops.cellwright.backward.default, (*detached, [ticket, y.detach()], *given), test_utils=tests
         )
@@ -370,7 +380,7 @@ def test_a_written_step_is_read_as_the_same(name):
 )
 def test_a_program_that_cannot_be_run_says_why(text, words):
     with pytest.raises(BackendError, match=words):
-        torch.ops.cellwright.forward.default(text, torch.randn(T, B, I), [torch.randn(B, H)], [], False)
+        torch.ops.cellwright.forward.default(text, torch.randn(T, B, I), [torch.randn(B, H)], [], [], False)
 
 
 def test_importing_the_library_leaves_the_compiler_of_torch_alone():

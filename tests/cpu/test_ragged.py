@@ -77,9 +77,9 @@ def test_resets_cut_a_sequence_in_two(name, backend, ragged):
         lengths = [4, 6, 1, 3, 6] if ragged else [6] * 5
         x = torch.randn(6, 5, 2, dtype=torch.float64)
         resets = torch.rand(6, 5) < 0.4
-        given = {"lengths": lengths} if ragged else {}
-        ours = results(layer, x, lambda layer, x, given=given: layer(x, resets=resets, **given))
-        same(ours, results(layer, x, lambda layer, x, lengths=lengths: alone(layer, x, lengths, resets)))
+        given = {"resets": resets, **({"lengths": lengths} if ragged else {})}
+        ours = results(layer, x, lambda layer, x, given=given: layer(x, **given))
+        same(ours, results(layer, x, lambda layer, x, rest=(lengths, resets): alone(layer, x, *rest)))
 
 
 def test_a_reset_at_the_first_step_forgets_the_given_state():
@@ -165,10 +165,16 @@ def test_batch_first_and_no_batch():
 
 REFUSED = [
     ({"lengths": [1, 2]}, "lengths are 3 whole numbers from 1 to 4, one for each sequence; got [1, 2]; leave out"),
-    ({"lengths": [1, 0, 2]}, "lengths are 3 whole numbers from 1 to 4, one for each sequence; got [1, 0, 2]; leave out"),
+    (
+        {"lengths": [1, 0, 2]},
+        "lengths are 3 whole numbers from 1 to 4, one for each sequence; got [1, 0, 2]; leave out",
+    ),
     ({"lengths": [1, 5, 2]}, "got [1, 5, 2]; leave out sequences without a step, and count every step"),
     ({"lengths": torch.ones(3)}, "one for each sequence; got [1.0, 1.0, 1.0]"),
-    ({"resets": torch.zeros(3, 4).bool()}, "resets are a tensor (4, 3) of bool, true where a step begins anew; got (3, 4)"),
+    (
+        {"resets": torch.zeros(3, 4).bool()},
+        "resets are a tensor (4, 3) of bool, true where a step begins anew; got (3, 4)",
+    ),
     ({"resets": torch.zeros(4, 3)}, "got (4, 3) torch.float32; write resets=(done == 1), say"),
     ({"resets": [1]}, "true where a step begins anew; got list;"),
 ]

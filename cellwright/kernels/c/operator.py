@@ -78,14 +78,14 @@ def name_of(entry: Entry, cell: Cell, whole: bool) -> str:
     assert entry.fused is not None
     known = _of_cells.setdefault(cell, {})
     if (entry.fused, whole) not in known:
-        named = Named(entry.fused, list(_leaves(cell)))
+        named = Named(entry.fused, list(leaves_of(cell)))
         name = _written_name(entry, cell, named) if whole else _short_name(entry.fused)
         known[entry.fused, whole] = (name, named)
         _named[name] = named
     return known[entry.fused, whole][0]
 
 
-def _leaves(cell: Cell) -> dict[str, Tensor]:
+def leaves_of(cell: Cell) -> dict[str, Tensor]:
     """All weights by name, in words that torch.compile understands."""
     return {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
 
@@ -140,15 +140,10 @@ def _plain(title: str) -> str:
 
 
 def run_operator(
-    name: str,
-    cell: Cell,
-    x: Tensor,
-    state: tuple[Tensor, ...],
-    ragged: Ragged | None = None,
-    leaves: dict[str, Tensor] | None = None,
+    name: str, leaves: dict[str, Tensor], x: Tensor, state: tuple[Tensor, ...], ragged: Ragged | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """y (T, B, O) and the final states, as one operator in the graph that is being traced."""
-    weights = list((_leaves(cell) if leaves is None else leaves).values())
+    weights = list(leaves.values())
     rows = [] if ragged is None else [one for one in ragged if one is not None]
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights))
     # An exported program runs forward mostly: its backward makes again what it needs.

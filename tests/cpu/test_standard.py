@@ -1,0 +1,281 @@
+"""RNN, GRU and LSTM against torch.nn's: a grid over all options, wrong inputs, and what people do with modules."""
+
+import copy
+import io
+import itertools
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_, parametrizations
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+import cellwright as cw
+from cellwright.errors import SettingError
+from tests.cpu.layers import same
+from tests.oracle import flat
+
+KINDS = {
+    "rnn": (cw.RNN, nn.RNN, {}),
+    "relu": (cw.RNN, nn.RNN, {"nonlinearity": "relu"}),
+    "gru": (cw.GRU, nn.GRU, {}),
+    "lstm": (cw.LSTM, nn.LSTM, {}),
+    "projected": (cw.LSTM, nn.LSTM, {"proj_size": 2}),
+}
+T, B, I, H = 5, 4, 3, 4
+LENGTHS = [5, 2, 3, 1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiler():
+    """What is tested here is not the speed of the loops."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CELLWRIGHT_CFLAGS", "-O1")
+        yield
+
+
+def twins(name, backend="auto", dtype=torch.float64, **options):
+    """Ours and torch's with the same weights."""
+    ours, theirs, settings = KINDS[name]
+    one, other = (
+        ours(I, H, dtype=dtype, backend=backend, **settings, **options),
+        theirs(I, H, dtype=dtype, **settings, **options),
+    )
+    one.load_state_dict(other.state_dict())
+    return one, other
+
+
+def gradients(layer, x, hx, pack):
+    """Results, and the gradients of x, of the states and of all weights."""
+    x = x.clone().requires_grad_()
+    hx = None if hx is None else tuple(s.clone().requires_grad_() for s in hx)
+    given = None if hx is None else hx[0] if len(hx) == 1 else hx
+    y, last = layer(pack(x), given)
+    parts = [y.data if isinstance(y, PackedSequence) else y, *flat(last)]
+    torch.manual_seed(0)
+    total = sum((one * torch.randn_like(one)).sum() for one in parts)
+    return parts + list(torch.autograd.grad(total, [x, *(hx or ()), *layer.parameters()]))
+
+
+def states(name, layers, both, batch):
+    torch.manual_seed(2)
+    rows = (layers * (2 if both else 1), *batch)
+    widths = {"lstm": (H, H), "projected": (2, H)}.get(name, (H,))
+    return tuple(torch.randn(*rows, width, dtype=torch.float64) for width in widths)
+
+
+@pytest.mark.parametrize("backend", ["c", "eager"])
+@pytest.mark.parametrize("name", KINDS)
+def test_the_grid_of_options(name, backend):
+    for layers, both, bias, first in itertools.product((1, 2), (False, True), (True, False), (False, True)):
+        ours, theirs = twins(name, backend, num_layers=layers, bidirectional=both, bias=bias, batch_first=first)
+        x = torch.randn(*((B, T) if first else (T, B)), I, dtype=torch.float64)
+        inputs = {
+            "batch": (x, (B,), lambda x: x),
+            "alone": (x[:, 0] if not first else x[0], (), lambda x: x),
+            "packed": (x, (B,), lambda x, f=first: pack_padded_sequence(x, LENGTHS, f, enforce_sorted=False)),
+            "sorted": (x, (B,), lambda x, f=first: pack_padded_sequence(x, sorted(LENGTHS)[::-1], f)),
+        }
+        for value, batch, pack in inputs.values():
+            for hx in (None, states(name, layers, both, batch)):
+                same(gradients(ours, value, hx, pack), gradients(theirs, value, hx, pack))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_names_shapes_and_words_are_torchs(name):
+    ours, theirs = twins(name, num_layers=2, bidirectional=True, dropout=0.25)
+    assert repr(ours) == repr(theirs)
+    assert [(n, p.shape) for n, p in ours.named_parameters()] == [(n, p.shape) for n, p in theirs.named_parameters()]
+    assert [[p.shape for p in line] for line in ours.all_weights] == [
+        [p.shape for p in line] for line in theirs.all_weights
+    ]
+    ours.flatten_parameters()
+    torch.manual_seed(3)
+    made = KINDS[name][1](I, H, 2, **KINDS[name][2])
+    torch.manual_seed(3)
+    same(list(KINDS[name][0](I, H, 2, **KINDS[name][2]).parameters()), list(made.parameters()), atol=0)
+
+
+WRONG = {
+    "columns": lambda layer: layer(torch.zeros(T, B, I + 1, dtype=torch.float64)),
+    "dimensions": lambda layer: layer(torch.zeros(1, T, B, I, dtype=torch.float64)),
+    "one dimension": lambda layer: layer(torch.zeros(I, dtype=torch.float64)),
+    "type": lambda layer: layer(torch.zeros(T, B, I, dtype=torch.float32)),
+    "a state's batch": lambda layer: layer(torch.zeros(T, B, I, dtype=torch.float64), wrong(layer, (1, B + 1, H))),
+    "a state's layers": lambda layer: layer(torch.zeros(T, B, I, dtype=torch.float64), wrong(layer, (2, B, H))),
+    "a state without batch": lambda layer: layer(torch.zeros(T, B, I, dtype=torch.float64), wrong(layer, (1, H))),
+    "a state with batch": lambda layer: layer(torch.zeros(T, I, dtype=torch.float64), wrong(layer, (1, B, H))),
+}
+
+
+def wrong(layer, shape):
+    h = torch.zeros(shape, dtype=torch.float64)
+    return (h, h) if layer.mode == "LSTM" else h
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_wrong_inputs_raise_what_torch_raises(name, what):
+    raised = []
+    for layer in twins(name):
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            WRONG[what](layer)
+        raised.append((type(caught.value), str(caught.value)))
+    assert raised[0] == raised[1]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda m: m.RNN(I, H, nonlinearity="sin"), ValueError),
+        (lambda m: m.GRU(I, H, proj_size=2), ValueError),
+        (lambda m: m.LSTM(I, H, proj_size=H), ValueError),
+        (lambda m: m.LSTM(I, 0), ValueError),
+        (lambda m: m.LSTM(I, H, 0), ValueError),
+        (lambda m: m.LSTM(I, "4"), TypeError),
+        (lambda m: m.LSTM(I, H, dropout=2), ValueError),
+    ],
+)
+def test_wrong_settings_raise_what_torch_raises(make, kind):
+    for module in (cw, nn):
+        with pytest.raises(kind):
+            make(module)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_what_people_do_with_modules(name):
+    ours, theirs = twins(name)
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    wanted = theirs(x)[0]
+    file = io.BytesIO()
+    torch.save(ours, file)
+    file.seek(0)
+    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), torch.load(file, weights_only=False)):
+        same([other(x)[0]], [wanted])
+    same([ours.float()(x.float())[0].double()], [wanted], atol=1e-5)
+    same([ours.double().to("cpu")(x)[0].detach()], [theirs.float().double()(x)[0].detach()])
+    assert ours.half()(x.half())[0].dtype == torch.float16  # on PyTorch's own kernels
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_a_training_step_by_step_as_torchs(name):
+    pair = twins(name, num_layers=2)
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    norms = []
+    for layer in pair:
+        optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+        for _ in range(4):
+            optimizer.zero_grad()
+            layer(x)[0].square().sum().backward()
+            norms.append(clip_grad_norm_(layer.parameters(), 0.1))
+            optimizer.step()
+    same(norms[:4], norms[4:], atol=1e-10)
+    same(list(pair[0].parameters()), list(pair[1].parameters()), atol=1e-9)
+
+
+def test_parametrized_weights():
+    ours, theirs = twins("lstm")
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    wanted = theirs(x)[0]
+    parametrizations.weight_norm(ours, "weight_hh_l0")
+    same([ours(x)[0]], [wanted])
+    ours.parametrizations.weight_hh_l0.original0.data.mul_(2)
+    assert not torch.allclose(ours(x)[0], wanted)
+    ours(x)[0].sum().backward()
+    assert ours.parametrizations.weight_hh_l0.original1.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_compiled_whole_with_torch_compile(name):
+    ours, theirs = twins(name, num_layers=2, bidirectional=True)
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    for size in (B, B + 2):
+        x = torch.randn(T, size, I, dtype=torch.float64)
+        same(gradients(compiled, x, None, lambda x: x)[0:1], [theirs(x)[0]])
+
+
+def test_exported_with_free_lengths_and_batches():
+    ours, theirs = twins("lstm", dtype=torch.float32)
+    free = {"input": {0: torch.export.Dim("T", min=2, max=64), 1: torch.export.Dim("B", min=2, max=64)}}
+    program = torch.export.export(ours.eval(), (torch.randn(T, B, I),), dynamic_shapes=free)
+    for size in ((3, 7), (9, 2)):
+        x = torch.randn(*size, I)
+        same([program.module()(x)[0]], [theirs(x)[0]], atol=1e-5)
+
+
+def test_gradients_of_every_sample():
+    ours, _ = twins("gru")
+    x = torch.randn(B, T, I, dtype=torch.float64)
+    weights = {name: weight.detach() for name, weight in ours.named_parameters()}
+
+    def loss(weights, one):
+        return torch.func.functional_call(ours, weights, (one.unsqueeze(1),))[0].square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, x)
+    for place in range(B):
+        wanted = torch.autograd.grad(ours(x[place].unsqueeze(1))[0].square().sum(), list(ours.parameters()))
+        same([one[place] for one in found.values()], wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_under_autocast_the_loops_run_in_the_type_of_the_weights(name):
+    ours, _ = twins(name, dtype=torch.float32)
+    layer = cw.Recurrent(cw.cells.GRU(I, H))
+    x = torch.randn(T, B, I)
+    wanted, of_layer = ours(x)[0], layer(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        for given in (x, x.bfloat16().float()):
+            assert ours(given)[0].dtype == layer(given)[0].dtype == torch.float32
+        same([ours(x)[0], layer(x)[0]], [wanted, of_layer], atol=0)
+        same([ours(x.bfloat16())[0], layer(x.bfloat16())[0]], [wanted, of_layer], atol=2e-2)
+        y = ours(nn.functional.linear(x, torch.eye(I)))[0]  # a linear layer's bfloat16
+    y.sum().backward()
+    assert ours.weight_ih_l0.grad.dtype == torch.float32
+
+
+def test_beyond_torch():
+    before = cw.GRU(I, H, 2, reset_after=False, dtype=torch.float64)
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    plain = cw.GRU(I, H, 2, reset_after=False, dtype=torch.float64, backend="eager")
+    plain.load_state_dict(before.state_dict())
+    same(gradients(before, x, None, lambda x: x), gradients(plain, x, None, lambda x: x))
+    assert not torch.allclose(before(x)[0], twins_of(before)(x)[0])
+    lstm = cw.LSTM(I, H, 2, forget_bias=1.0, orthogonal=True, learn_state=True, dtype=torch.float64)
+    assert torch.equal((lstm.bias_ih_l1 + lstm.bias_hh_l1)[H : 2 * H], torch.ones(H, dtype=torch.float64))
+    block = lstm.weight_hh_l0[H : 2 * H]
+    same([block @ block.T], [torch.eye(H, dtype=torch.float64)])
+    lstm(x)[0].sum().backward()
+    assert lstm.h0.grad.shape == (2, H)
+    with torch.no_grad():
+        lstm.c0.normal_()
+    given = tuple(s.unsqueeze(1).expand(-1, B, -1) for s in (lstm.h0, lstm.c0))
+    same(flat(lstm(x)), flat(lstm(x, given)))
+    assert lstm(x[:, 0])[0].shape == (T, H)
+
+
+def twins_of(layer):
+    other = nn.GRU(I, H, 2, dtype=torch.float64)
+    other.load_state_dict(layer.state_dict())
+    return other
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: cw.LSTM(I, H, backend="fast"), "backend is auto, c, eager or torch; got 'fast'; write backend='auto'"),
+        (
+            lambda: cw.LSTM(I, H, bias=False, forget_bias=1),
+            "forget_bias is that of a layer with biases; got bias=False",
+        ),
+        (
+            lambda: cw.GRU(I, H, reset_after=False, backend="torch"),
+            "torch.nn's GRU resets after the product; got reset_",
+        ),
+        (lambda: cw.RNN(I, H, proj_size=2), "proj_size is a setting of LSTM; got RNN with proj_size=2; leave it out"),
+    ],
+)
+def test_what_is_refused_says_why(make, words):
+    with pytest.raises(SettingError) as caught:
+        make()
+    assert words in str(caught.value)
