@@ -9,6 +9,7 @@ import torch
 from cells import WRITTEN, Written, loop, zeros
 from common import (
     OUTPUTS,
+    SHAPES,
     Row,
     Shape,
     agree,
@@ -31,7 +32,7 @@ VERSIONS = f"torch {torch.__version__}"
 
 
 def main() -> None:
-    given = options(__doc__, cells=WRITTEN).parse_args()
+    given = options(__doc__, shapes=SHAPES[:1], cells=WRITTEN, rounds=9).parse_args()
     start(given)
     given.peak = peak(given.threads)
     rows = [row for size in given.shapes for name in given.cells for row in rows_of(name, size, given)]

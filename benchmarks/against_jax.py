@@ -12,6 +12,7 @@ from common import (
     CELLS,
     GATES,
     OUTPUTS,
+    SHAPES,
     Row,
     Shape,
     Work,
@@ -38,7 +39,7 @@ Layer = Callable[[Any, Any], Any]
 
 
 def main() -> None:
-    given = options(__doc__, cells=("lstm", "gru")).parse_args()
+    given = options(__doc__, shapes=SHAPES[:1], cells=("lstm", "gru"), rounds=9).parse_args()
     # XLA takes as many threads as there are cores allowed when it is first imported, and has no other setting.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
     start(given)

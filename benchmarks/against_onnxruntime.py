@@ -25,7 +25,7 @@ CELLS = {
 
 
 def main() -> None:
-    given = options(__doc__, cells=CELLS).parse_args()
+    given = options(__doc__, cells=CELLS, rounds=7).parse_args()
     start(given)
     given.peak = peak(given.threads)
     rows = [row_of(name, size, given) for size in given.shapes for name in given.cells]
