@@ -3,13 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 DONE := $(VENV)/.installed
+DATA := $(VENV)/.data
 
 .PHONY: train test lint clean
 
 train: $(DONE)
 	$(VENV)/bin/cellwright train
 
-test: $(DONE) lint
+test: $(DONE) $(DATA) lint
 	$(VENV)/bin/python -m pytest
 
 lint: $(DONE)
@@ -21,6 +22,11 @@ $(DONE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -c constraints.txt -e ".[dev]"
 	touch $(DONE)
+
+# The texts and sequences of examples lie in packages whose code is not run.
+$(DATA): $(DONE)
+	$(VENV)/bin/python -m pip install -c constraints.txt --no-deps aeon
+	touch $(DATA)
 
 clean:
 	rm -rf $(VENV)

@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 SCRIPTS: dict[str, tuple[str, ...]] = {  # with what has to be installed
     "against_torch_nn": (),
+    "layers": (),
     "against_eager_loop": (),
     "against_onnxruntime": ("onnx", "onnxruntime"),
     "against_jax": ("jax",),
