@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -202,6 +203,27 @@ def test_exported_with_free_lengths_and_batches():
     for size in ((3, 7), (9, 2)):
         x = torch.randn(*size, I)
         same([program.module()(x)[0]], [theirs(x)[0]], atol=1e-5)
+
+
+def test_wrapped_in_distributed_data_parallel(tmp_path):
+    ours, theirs = twins("lstm", num_layers=2)
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(ours)
+        x = torch.randn(T, B, I, dtype=torch.float64)
+        same(gradients(wrapped, x, None, lambda x: x), gradients(theirs, x, None, lambda x: x))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_several_threads_at_once():
+    ours, theirs = twins("gru", num_layers=2)
+    xs = [torch.randn(T + place % 3, 1 + place % 4, I, dtype=torch.float64) for place in range(24)]
+    with ThreadPoolExecutor(6) as pool, torch.no_grad():
+        found = list(pool.map(lambda x: torch.no_grad()(ours)(x)[0], xs * 5))
+        trained = list(pool.map(lambda x: gradients(ours, x, None, lambda x: x)[0], xs))
+        same(found, [theirs(x)[0] for x in xs] * 5)
+        same(trained, [theirs(x)[0] for x in xs])
 
 
 def test_gradients_of_every_sample():

@@ -48,24 +48,24 @@ class Sizes(NamedTuple):
 
 
 class Pool:
-    """Memory that was given back, for the next run: fresh pages cost more than filling them."""
+    """Memory that was given back, for the next run: fresh pages cost more than filling them. Threads may share it."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self._free: list[Tensor] = []
+        self._free: dict[int, Tensor] = {}
 
     def take(self, size: int) -> Tensor:
         """A flat tensor of at least so many numbers, and not many times more."""
-        fitting = [one for one in self._free if size <= one.numel() <= 4 * size + 4096]
-        if not fitting:
-            return torch.empty(size, dtype=self.dtype)
-        found = min(fitting, key=Tensor.numel)
-        self._free = [one for one in self._free if one is not found]
-        return found
+        fitting = [one for one in list(self._free.values()) if size <= one.numel() <= 4 * size + 4096]
+        best = min(fitting, key=Tensor.numel, default=None)
+        found = None if best is None else self._free.pop(id(best), None)  # None where another thread was first
+        return torch.empty(size, dtype=self.dtype) if found is None else found
 
     def give(self, memory: Tensor) -> None:
         """Take it back; the oldest is let go where too many wait."""
-        self._free = [*self._free, memory][-MOST_KEPT:]
+        self._free[id(memory)] = memory
+        while len(self._free) > MOST_KEPT:
+            self._free.pop(next(iter(list(self._free))), None)
 
 
 class Layout:

@@ -213,4 +213,4 @@ class Steps(NamedTuple):
 def drop_oldest(cache: dict[Any, Any]) -> None:
     """Make room for another entry."""
     while len(cache) >= MOST_CACHED:
-        del cache[next(iter(cache))]
+        cache.pop(next(iter(list(cache))), None)

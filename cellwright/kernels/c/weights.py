@@ -75,8 +75,10 @@ class Weights:
 
     def take(self, leaves: Leaves, sizes: Sizes) -> Packed:
         """What to pack for a run, and where it will lie."""
-        spare = self._spare[sizes.keep]
-        packed = spare.pop() if spare else Packed(self.size, self.program.dtype)
+        try:
+            packed = self._spare[sizes.keep].pop()
+        except IndexError:
+            packed = Packed(self.size, self.program.dtype)
         sources = self._sources(leaves)
         tensors = list(sources.values())
         strides = [] if all(one.is_contiguous() for one in tensors) else [one.stride() for one in tensors]
