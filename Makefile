@@ -25,7 +25,7 @@ $(DONE): pyproject.toml constraints.txt
 
 # The texts and sequences of examples lie in packages whose code is not run.
 $(DATA): $(DONE)
-	$(VENV)/bin/python -m pip install -c constraints.txt --no-deps aeon
+	$(VENV)/bin/python -m pip install -c constraints.txt --no-deps aeon statsmodels
 	touch $(DATA)
 
 clean:
