@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import cellwright as cw
 
-TAGS = ("space", "name", "word", "number", "string", "operator", "comment")
+TAGS = ("space", "name", "word", "digit", "string", "operator", "comment")
 FILES = ("argparse", "ast", "calendar", "csv", "datetime", "fractions", "heapq", "inspect", "shutil", "textwrap")
 KINDS = {tokenize.NUMBER: 3, tokenize.STRING: 4, tokenize.OP: 5, tokenize.COMMENT: 6}
 
@@ -70,7 +70,7 @@ def encode(line: str) -> Tensor:
 
 
 def lines(name: str) -> list[tuple[Tensor, Tensor]]:
-    """The lines of a module of Python's library that have no part in a longer string, and the tags of their characters."""
+    """The lines of a module of Python's library without a part in a longer string, and their characters' tags."""
     source = Path(tokenize.__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
     text = source.splitlines()
     tags, whole = [[0] * len(line) for line in text], [bool(line) for line in text]
