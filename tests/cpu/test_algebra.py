@@ -86,7 +86,7 @@ EQUATIONS = {
 @pytest.mark.parametrize("equation", EQUATIONS)
 @pytest.mark.parametrize("name", LIBRARY)
 @settings(max_examples=8, deadline=None)
-@given(st.integers(2, 9), st.integers(1, 17), st.integers(1, 4), st.sampled_from([1, 2, 7, 13]), st.data())
+@given(st.integers(2, 9), st.integers(1, 17), st.sampled_from([1, 3]), st.sampled_from([1, 9]), st.data())
 def test_both_sides_of_an_equation(name, equation, steps, batch, inputs, hidden, data):
     directions, left, right = EQUATIONS[equation]
     layer = cw.Recurrent(LIBRARY[name](inputs, hidden).double(), 1, directions == 2, backend="c")
