@@ -52,11 +52,11 @@ typedef struct {
 V_FN Memory memory(const Args *arg, long step, Range part) {
     return (Memory){
         .x = arg->x + arg->c.start[step] * 3,
-        .state0_old = arg->state0 + state_at(&arg->c, arg->c.state[0].kept, step - 1) * 5,
+        .state0_old = state_old(&arg->c, &arg->c.state[0], step),
         .state0_new = arg->state0 + state_at(&arg->c, arg->c.state[0].kept, step) * 5,
         .dstate0_old = arg->dstate0 + (step & 1) * arg->c.B * 5,
         .dstate0_new = arg->dstate0 + (~step & 1) * arg->c.B * 5,
-        .state1_old = arg->state1 + state_at(&arg->c, arg->c.state[1].kept, step - 1) * 5,
+        .state1_old = state_old(&arg->c, &arg->c.state[1], step),
         .state1_new = arg->state1 + state_at(&arg->c, arg->c.state[1].kept, step) * 5,
         .dstate1_old = arg->dstate1 + (step & 1) * arg->c.B * 5,
         .dstate1_new = arg->dstate1 + (~step & 1) * arg->c.B * 5,
@@ -279,6 +279,7 @@ static void forward(const Args *a, long me, long team, const int keep) {
     enter(c, me, team);
     for (long t = 0; t < c->T; t++) {
         const Range r = share(c, rows_at(c, t), me, team);
+        begin(c, t, r, team);
         forward_0(a, t, r, keep); if (c->columns) barrier(c->barrier, team);
         leave(c, t, r);
         settle(c, t, t + 1, team);
@@ -293,6 +294,7 @@ static void backward(const Args *a, long me, long team, const int keep) {
         enter_back(c, t, r, team);
         backward_0(a, t, r, keep); if (c->columns) barrier(c->barrier, team); backward_1(a, t, r, keep); if (c->columns) barrier(c->barrier, team);
         if ((t & 31) == 0) flush(c, me);
+        begin_back(c, t, r, team);
         settle(c, t, t - 1, team);
     }
     leave_back(c, me, team);

@@ -40,7 +40,7 @@ typedef struct {
 V_FN Memory memory(const Args *arg, long step, Range part) {
     return (Memory){
         .x = arg->x + arg->c.start[step] * 3,
-        .state0_old = arg->state0 + state_at(&arg->c, arg->c.state[0].kept, step - 1) * 5,
+        .state0_old = state_old(&arg->c, &arg->c.state[0], step),
         .state0_new = arg->state0 + state_at(&arg->c, arg->c.state[0].kept, step) * 5,
         .dstate0_old = arg->dstate0 + (step & 1) * arg->c.B * 5,
         .dstate0_new = arg->dstate0 + (~step & 1) * arg->c.B * 5,
@@ -189,6 +189,7 @@ static void forward(const Args *a, long me, long team, const int keep) {
     enter(c, me, team);
     for (long t = 0; t < c->T; t++) {
         const Range r = share(c, rows_at(c, t), me, team);
+        begin(c, t, r, team);
         forward_0(a, t, r, keep); if (c->columns) barrier(c->barrier, team);
         leave(c, t, r);
         settle(c, t, t + 1, team);
@@ -203,6 +204,7 @@ static void backward(const Args *a, long me, long team, const int keep) {
         enter_back(c, t, r, team);
         backward_0(a, t, r, keep); if (c->columns) barrier(c->barrier, team); backward_1(a, t, r, keep); if (c->columns) barrier(c->barrier, team);
         if ((t & 31) == 0) flush(c, me);
+        begin_back(c, t, r, team);
         settle(c, t, t - 1, team);
     }
     leave_back(c, me, team);
