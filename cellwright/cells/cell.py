@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cellwright.cells.init import uniform
+from cellwright.cells.init import Scheme, uniform
 from cellwright.errors import CellError
 
 C = TypeVar("C", bound="Cell")
@@ -48,7 +48,8 @@ class Cell(nn.Module):
     A subclass says in `state` which values it carries from step to step, in `gates` what its gates are
     called, and in `step` how the next state follows. `step(x, *state)` takes x (B, I) and each state
     (B, H) and returns the new states in the order of `state`; the output y is the first of them, or one
-    extra value returned before them.
+    extra value returned before them. Weights are drawn as torch.nn draws its own, but for those that
+    `drawn` names, each with a scheme from `cellwright.cells.init`.
 
     Args:
         input_size: columns I of the input x.
@@ -60,6 +61,7 @@ class Cell(nn.Module):
 
     state: ClassVar[tuple[str, ...]] = ("h",)
     gates: ClassVar[dict[str, str]] = {}
+    drawn: ClassVar[dict[str, Scheme]] = {}
     step: Callable[..., Any] = _no_step
 
     def __getattr__(self, name: str) -> Any:  # of parameters, whose names follow from the gates'
@@ -102,8 +104,9 @@ class Cell(nn.Module):
             self.add_bias(f"b_{gate}", gate, "bias", bias)
 
     def add_weight(self, name: str, gate: str, role: str, *shape: int) -> None:
-        """Create a parameter of this shape, drawn as torch.nn draws its own, that plays a role in a gate."""
-        self.register_parameter(name, nn.Parameter(uniform(torch.empty(shape), self.hidden_size)))
+        """Create a parameter of this shape that plays a role in a gate."""
+        scheme = self.drawn.get(name, uniform)
+        self.register_parameter(name, nn.Parameter(scheme(torch.empty(shape), self.hidden_size)))
         self.roles[name] = (gate, role)
 
     def add_bias(self, name: str, gate: str, role: str, exists: bool = True) -> None:

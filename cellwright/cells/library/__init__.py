@@ -1,19 +1,26 @@
-"""The cells that come with Cellwright, by the name the command line gives them."""
+"""The cells that come with Cellwright: a file is a family and ends with its cells by name, the table `CELLS`."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
-from functools import partial
 
 from cellwright.cells.cell import Cell
 from cellwright.cells.library.gru import GRU as GRU
 from cellwright.cells.library.lstm import LSTM as LSTM
 from cellwright.cells.library.rnn import RNN as RNN
 
+FAMILIES = tuple(
+    importlib.import_module(f"{__name__}.{found.name}")
+    for found in sorted(pkgutil.iter_modules(__path__), key=lambda found: found.name)
+)
 LIBRARY: dict[str, Callable[[int, int], Cell]] = {
-    "rnn": RNN,
-    "rnn-relu": partial(RNN, nonlinearity="relu"),
-    "gru": GRU,
-    "gru-reset-before": partial(GRU, reset_after=False),
-    "lstm": LSTM,
+    name: made for family in FAMILIES for name, made in family.CELLS.items()
+}
+CLASSES: dict[str, type[Cell]] = {
+    name: found
+    for family in FAMILIES
+    for name, found in vars(family).items()
+    if isinstance(found, type) and issubclass(found, Cell) and found.__module__ == family.__name__
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -61,3 +63,6 @@ class GRU(Cell):
             n = torch.tanh(x @ self.W_xn + (r * h) @ self.W_hn + self.b_n)
         h = z * h + (1 - z) * n
         return h
+
+
+CELLS = {"gru": GRU, "gru-reset-before": partial(GRU, reset_after=False)}

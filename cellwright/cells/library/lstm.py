@@ -52,3 +52,6 @@ class LSTM(Cell):
         c = f * c + i * g
         h = o * torch.tanh(c)
         return h, c
+
+
+CELLS = {"lstm": LSTM}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -50,3 +52,6 @@ class RNN(Cell):
         phi = ACTIVATIONS[self.nonlinearity]
         h = phi(x @ self.W_xh + h @ self.W_hh + self.b_h)
         return h
+
+
+CELLS = {"rnn": RNN, "rnn-relu": partial(RNN, nonlinearity="relu")}
