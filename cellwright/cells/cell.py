@@ -8,7 +8,9 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
+from cellwright.cells.feed import Feed
 from cellwright.cells.init import Scheme, uniform
 from cellwright.errors import CellError
 
@@ -96,6 +98,15 @@ class Cell(nn.Module):
         """Columns of every state; a cell whose states are not all of hidden_size says how many they have."""
         return (self.hidden_size,) * len(self.state)
 
+    @property
+    def fed_size(self) -> int:
+        """Columns that `step` reads; more than input_size where `feed` puts some beside x."""
+        return self.input_size
+
+    def feed(self, given: Feed) -> Feed:
+        """What the steps of a whole call read; a cell that needs chance, or to know of resets, adds columns to x."""
+        return given
+
     def add_gates(self, bias: bool = True) -> None:
         """Create W_x{gate} (I, H), W_h{gate} (H, H) and b_{gate} (H) for every entry of `gates`."""
         for gate in self.gates:
@@ -116,7 +127,13 @@ class Cell(nn.Module):
         else:
             self.register_buffer(name, torch.zeros(self.hidden_size), persistent=False)
 
+    def begin(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """The states that a step goes on from, given what it reads."""
+        return state
+
     def forward(self, x: Tensor, *state: Tensor) -> Any:
+        if x.shape[1] == self.input_size != self.fed_size:  # one step by itself, not within a call
+            x = self.feed(Feed(x.unsqueeze(0))).x[0]
         return self.step(x, *state)
 
     def torch_form(self) -> TorchForm | None:
@@ -145,12 +162,13 @@ class Cell(nn.Module):
 
     def again(self: C, **changes: Any) -> C:
         """A new cell built with the same arguments, but for `changes`, and with weights of its own."""
+        made: type[C] = type_before_parametrizations(self)
         try:
-            return type(self)(**{**self._arguments, **changes})
+            return made(**{**self._arguments, **changes})
         except TypeError as error:
             raise CellError(
                 "a cell that is built again for another layer takes (self, input_size, hidden_size, ...)",
-                f"{type(self).__name__}: {error}",
+                f"{made.__name__}: {error}",
                 "name those arguments in __init__, or give Recurrent a list with a cell for each layer",
             ) from error
 

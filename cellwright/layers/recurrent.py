@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from cellwright.cells import Cell, adapt
+from cellwright.cells import Cell, Feed, adapt
 from cellwright.errors import CellError, SettingError, ShapeError
 from cellwright.kernels import Choice, choose, run_cell
 from cellwright.layers.dropout import Dropout
@@ -168,6 +168,8 @@ class Recurrent(nn.Module):
     def _run(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
         cell = self.cells[place]
         assert isinstance(cell, Cell)
+        if type(cell).feed is not Cell.feed:
+            x, ragged = _fed(cell, x, ragged)
         return run_cell(cell, self.backend, x, state, ragged)
 
     def _between(self, y: Tensor, batch: Batch) -> Tensor:
@@ -332,3 +334,11 @@ class Recurrent(nn.Module):
 
 def _sizes(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
     return sizes[0] if len(set(sizes)) == 1 else sizes
+
+
+def _fed(cell: Cell, x: Tensor, ragged: Ragged | None) -> tuple[Tensor, Ragged | None]:
+    """What the steps of a cell read, and the resets that it does not see to itself."""
+    if ragged is None:
+        return cell.feed(Feed(x)).x, None
+    given = cell.feed(Feed(x, places(ragged)[1], ragged.resets))
+    return given.x, ragged._replace(resets=given.resets)

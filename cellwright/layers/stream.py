@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from cellwright.cells import Cell
+from cellwright.cells import Cell, Feed
 from cellwright.errors import SettingError, ShapeError
 from cellwright.kernels import Stepper, stepper
 
@@ -18,7 +19,7 @@ State = tuple[Tensor, ...]
 class Stream:
     """A stack of cells that reads one step after the other and remembers its state.
 
-    It runs on the weights as they were when it was made, and keeps nothing for a backward.
+    It runs on the weights as they were when it was made, as in evaluation, and keeps nothing for a backward.
 
     Args:
         cells: of every layer: the cell, its weights by name, the state to begin with (None: zeros).
@@ -32,12 +33,14 @@ class Stream:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise SettingError("batch_size is a whole number of at least 1", repr(batch_size), "write batch_size=1")
         self.batch_size, self.input_size = batch_size, cells[0][0].input_size
-        self._steppers: list[Stepper] = []
+        self._steppers: list[tuple[Stepper, Cell | None]] = []
         with torch.no_grad():
             for cell, weights, first in cells:
-                like = next(iter(weights.values()))
-                zeros = tuple(like.new_zeros(batch_size, size) for size in cell.state_sizes)
-                self._steppers.append(stepper(cell, weights, backend, zeros if first is None else first))
+                if cell.training and type(cell).feed is not Cell.feed:
+                    cell = copy.deepcopy(cell).eval()
+                state = cell.initial_state(batch_size, next(iter(weights.values()))) if first is None else first
+                step = stepper(cell, weights, backend, state)
+                self._steppers.append((step, None if cell.fed_size == cell.input_size else cell))
         self._dtype = next(iter(cells[0][1].values())).dtype
 
     @torch.no_grad()
@@ -58,14 +61,14 @@ class Stream:
                 f"{tuple(x.shape)} {x.dtype}",
                 f"pass one step of every sequence, or make a stream with batch_size={len(rows)}",
             )
-        for step in self._steppers:
-            rows = step(rows)
+        for step, feeder in self._steppers:
+            rows = step(rows if feeder is None else feeder.feed(Feed(rows.unsqueeze(0))).x[0])
         return rows[0] if alone else rows
 
     @property
     def state(self) -> list[State]:
         """The states of every layer, each (B, H): copies."""
-        return [tuple(s.clone() for s in step.state) for step in self._steppers]
+        return [tuple(s.clone() for s in step.state) for step, _ in self._steppers]
 
     def reset(self, rows: Tensor | None = None) -> None:
         """Begin anew, from the first state.
@@ -73,7 +76,7 @@ class Stream:
         Args:
             rows: bool (B,), which rows; None: all.
         """
-        for step in self._steppers:
+        for step, _ in self._steppers:
             for now, first in zip(step.state, step.first, strict=True):
                 now.copy_(first if rows is None else torch.where(rows.unsqueeze(1), first, now))
 

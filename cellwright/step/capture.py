@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType
@@ -16,6 +16,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from cellwright.cells import Cell
+from cellwright.cells.adapt import Adapted
 from cellwright.step.atoms import COLUMN_BITS, Atom, Refs
 from cellwright.step.shadow import ROW_BITS, Mixed
 from cellwright.step.tape import Tape
@@ -57,7 +58,7 @@ def capture(cell: Cell, dtype: torch.dtype) -> Step:
     Raises:
         Refused: this cell's step cannot become loops; the message says why, and where.
     """
-    taken = {size for tensor in _tensors(cell) for size in tensor.shape} | {cell.input_size}
+    taken = {size for tensor in _tensors(cell) for size in tensor.shape} | {cell.fed_size}
     taken |= {state.shape[1] for state in cell.initial_state(1)}
     first, second = [size for size in (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59) if size not in taken][:2]
     step = _trace(cell, dtype, first)
@@ -90,7 +91,7 @@ def _trace(cell: Cell, dtype: torch.dtype, batch: int) -> Step:
         return torch.rand(batch, columns, generator=generator, dtype=torch.float64).to(dtype)
 
     states = [rows(state.shape[1]) for state in cell.initial_state(1)]
-    x = rows(cell.input_size)
+    x = rows(cell.fed_size)
     given = {name: _copy(tensor) for name, tensor in cell.named_parameters()}
     fixed = {name: _copy(tensor) for name, tensor in cell.named_buffers()}
     trace.add_rows(x, "x", 0)
@@ -135,7 +136,7 @@ def _trace(cell: Cell, dtype: torch.dtype, batch: int) -> Step:
         tuple(trace.products),
         tuple(trace.sums),
         tuple(state.shape[1] for state in states),
-        cell.input_size,
+        cell.fed_size,
         dtype,
     )
 
@@ -233,9 +234,9 @@ def _named_locals(cell: Cell, trace: Trace, names: dict[int, str]) -> Iterator[N
 
 
 def _step_codes(cell: Cell) -> Iterator[CodeType]:
-    foreign = getattr(type(getattr(cell, "module", None)), "forward", None)
-    functions: list[Callable[..., Any] | None] = [type(cell).step, foreign]
-    for function in functions:
+    steps = [type(part).step for part in cell.modules() if isinstance(part, Cell)]
+    foreign = [getattr(type(part.module), "forward", None) for part in cell.modules() if isinstance(part, Adapted)]
+    for function in [*steps, *foreign]:
         code = getattr(function, "__code__", None)
         if code is not None:
             yield code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from cellwright.kernels.c.buffers import Layout, Pool, Saved, Sizes
 from cellwright.kernels.c.build import load
-from cellwright.kernels.c.core import HEADERS, core
+from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.gradients import Gradients
 from cellwright.kernels.c.openmp import launch, thread_functions
 from cellwright.kernels.c.render import Source, render
@@ -47,14 +48,11 @@ MOST_CACHED = 64  # sizes of runs that are known
 
 
 class Fused:
-    """A program compiled for this machine."""
+    """A program compiled for this machine, at its first run."""
 
     def __init__(self, program: Program, title: str) -> None:
         self.program = program
         self.code: Source = render(program, title)
-        self.library = load(self.code.text, HEADERS)
-        self.core = core(program.dtype)
-        self.library.connect(ctypes.byref(self.core))
         self.weights = Weights(program, self.code)
         self.gradients = Gradients(program)
         self._pool = Pool(program.dtype)
@@ -62,6 +60,18 @@ class Fused:
         self._starts: dict[tuple[int, int], array[int]] = {}
         self._names = tuple(name for name in program.buffers if name != "sums")
         self._at = {name: len(CALL) + place for place, name in enumerate(self._names)}
+
+    @cached_property
+    def library(self) -> ctypes.CDLL:
+        """The compiled source: only what runs is compiled, not what is but explained."""
+        library = load(self.code.text, HEADERS)
+        library.connect(ctypes.byref(self.core))
+        return library
+
+    @cached_property
+    def core(self) -> Core:
+        """The functions that all cells have in common."""
+        return core(self.program.dtype)
 
     def at(self, name: str) -> int:
         """Which field of the argument is the address of this buffer."""

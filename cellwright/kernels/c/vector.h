@@ -10,7 +10,16 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__AVX__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 16
+// The parts of <immintrin.h> that are used: to read all of it takes GCC longer than many a cell.
+#define _IMMINTRIN_H_INCLUDED
+#include <smmintrin.h>
+#include <avxintrin.h>
+#ifdef __AVX512F__
+#include <avx2intrin.h>
+#include <avx512fintrin.h>
+#endif
+#elif defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
