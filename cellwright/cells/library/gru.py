@@ -92,9 +92,9 @@ class LayerNormGRU(Cell):
     """
 
     gates = {"z": "update gate", "r": "reset gate", "n": "candidate"}
-    drawn = {  # a norm and no more, at first
-        **{"a_1": ones, "a_2": ones, "a_3": ones, "a_4": ones},
-        **{"b_1": zeros, "b_2": zeros, "b_3": zeros, "b_4": zeros},
+    drawn = {
+        **dict.fromkeys(("a_1", "a_2", "a_3", "a_4"), ones),  # a norm and no more, at first
+        **dict.fromkeys(("b_1", "b_2", "b_3", "b_4"), zeros),
     }
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
