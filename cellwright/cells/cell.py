@@ -110,9 +110,17 @@ class Cell(nn.Module):
     def add_gates(self, bias: bool = True) -> None:
         """Create W_x{gate} (I, H), W_h{gate} (H, H) and b_{gate} (H) for every entry of `gates`."""
         for gate in self.gates:
-            self.add_weight(f"W_x{gate}", gate, "input weight", self.input_size, self.hidden_size)
-            self.add_weight(f"W_h{gate}", gate, "recurrent weight", self.hidden_size, self.hidden_size)
+            self.add_gate(gate, "xh")
             self.add_bias(f"b_{gate}", gate, "bias", bias)
+
+    def add_gate(self, gate: str, parts: str = "xhb") -> None:
+        """Create what one gate is made of, a letter a part: x for W_x{gate}, h for W_h{gate}, b for b_{gate}."""
+        if "x" in parts:
+            self.add_weight(f"W_x{gate}", gate, "input weight", self.input_size, self.hidden_size)
+        if "h" in parts:
+            self.add_weight(f"W_h{gate}", gate, "recurrent weight", self.hidden_size, self.hidden_size)
+        if "b" in parts:
+            self.add_weight(f"b_{gate}", gate, "bias", self.hidden_size)
 
     def add_weight(self, name: str, gate: str, role: str, *shape: int) -> None:
         """Create a parameter of this shape that plays a role in a gate."""
