@@ -2,6 +2,14 @@
 
 import torch
 
+CORE = (
+    "rnn",
+    "rnn-relu",
+    "gru",
+    "gru-reset-before",
+    "lstm",
+)  # of the library, for tests that look at few cells closely
+
 
 def tolerance(dtype, depth=1):
     """How far two ways to compute the same may be apart, after so many dependent steps."""

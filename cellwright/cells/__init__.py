@@ -14,6 +14,7 @@ from cellwright.cells.library import GRU as GRU
 from cellwright.cells.library import LIBRARY as LIBRARY
 from cellwright.cells.library import LSTM as LSTM
 from cellwright.cells.library import RNN as RNN
+from cellwright.cells.modify import Heads as Heads
 from cellwright.cells.modify import Highway as Highway
 from cellwright.cells.modify import LearnedState as LearnedState
 from cellwright.cells.modify import Modified as Modified

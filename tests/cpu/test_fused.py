@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import cellwright as cw
 from cellwright.cells import GRU, LIBRARY, LSTM, RNN
 from cellwright.kernels.c import run
-from tests.oracle import as_function, assert_alike, closeness, drawn_inputs, flat, results_and_gradients, twins
+from tests.oracle import CORE, as_function, assert_alike, closeness, drawn_inputs, flat, results_and_gradients, twins
 
 SIZES = [(1, 1), (2, 7), (3, 65)]  # inputs, units: one, less than a vector, one more than whole vectors
 
@@ -32,18 +32,18 @@ def check(cell, steps, batch, dtype=torch.float64, **options):
 
 
 @pytest.mark.parametrize(("inputs", "hidden"), SIZES)
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", CORE)
 def test_results_and_all_gradients_equal_the_reference(name, inputs, hidden):
     for steps, batch in [(1, 1), (1, 4), (9, 1), (5, 13)]:
         check(LIBRARY[name](inputs, hidden), steps, batch)
 
 
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", CORE)
 def test_float32_is_as_close_as_rounding_allows(name):
     check(LIBRARY[name](5, 33), 30, 7, torch.float32)
 
 
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", CORE)
 def test_long_sequences_stay_exact(name):
     check(LIBRARY[name](2, 7), 300, 3)
 
@@ -80,7 +80,7 @@ def test_any_number_of_columns(inputs, hidden):
         check(GRU(inputs, hidden), 3, 5)
 
 
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", CORE)
 def test_states_that_are_not_given_are_zeros(name):
     fused, plain = twins(LIBRARY[name](2, 7).double())
     x = torch.randn(4, 3, 2, dtype=torch.float64)
@@ -97,7 +97,7 @@ def test_a_sequence_without_a_batch():
 
 
 @pytest.mark.parametrize("needs_x", [False, True])
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", CORE)
 def test_frozen_weights_get_no_gradient_and_change_no_other(name, needs_x):
     fused, plain = twins(LIBRARY[name](2, 7).double())
     parameters = dict(fused.named_parameters())
@@ -135,7 +135,7 @@ def splits(monkeypatch):
 
 
 @pytest.mark.parametrize("batch", [5, 40], ids=["columns", "rows"])  # columns are split below 6 rows a thread
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", CORE)
 def test_two_threads_compute_what_one_does(name, batch, splits):
     layer = cw.Recurrent(LIBRARY[name](3, 33).double(), backend="c")
     inputs = drawn_inputs(layer, 7, batch, torch.float64)
@@ -161,7 +161,7 @@ def test_two_runs_give_the_same_bits(cell, batch, count):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("where", ["x", "h"])
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", CORE)
 def test_nan_and_infinity_go_where_the_reference_lets_them(name, where, value):
     fused, plain = twins(LIBRARY[name](2, 7).double())
     x, *states = drawn_inputs(fused, 5, 3, torch.float64)[: 1 + len(fused.first_cell.state)]

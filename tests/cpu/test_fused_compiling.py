@@ -12,7 +12,7 @@ from cellwright.cells import GRU, LIBRARY, LSTM
 from cellwright.errors import BackendError
 from cellwright.kernels.c import build, fuse, run
 from tests.cpu.layers import same, small
-from tests.oracle import flat
+from tests.oracle import CORE, flat
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_second_process_finds_all_in_the_cache_and_computes_the_same_bits(monk
 
 
 @pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", CORE)
 def test_without_gradients_the_numbers_are_the_same_and_nothing_is_kept(name, guard, monkeypatch):
     kept = []
     forward = run.Fused.forward

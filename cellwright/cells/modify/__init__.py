@@ -7,5 +7,6 @@ from cellwright.cells.modify.modified import Modified as Modified
 from cellwright.cells.modify.noise import RecurrentDropout as RecurrentDropout
 from cellwright.cells.modify.noise import Zoneout as Zoneout
 from cellwright.cells.modify.norms import Normed as Normed
+from cellwright.cells.modify.weights import Heads as Heads
 from cellwright.cells.modify.weights import WeightDrop as WeightDrop
 from cellwright.cells.modify.weights import WeightNorm as WeightNorm

@@ -1,4 +1,4 @@
-"""Recurrent weights that are dropped or normed: what happens to a weight before any step reads it."""
+"""Recurrent weights that are dropped, normed or cut into heads: what happens to a weight before any step reads it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from cellwright.cells.cell import Cell
 from cellwright.cells.feed import Feed, draw_mask
+from cellwright.cells.heads import split_in_heads
 from cellwright.cells.modify.modified import Modified, checked_share
 from cellwright.errors import CellError
 
@@ -111,6 +112,34 @@ class WeightDrop(Reparametrized):
                 if isinstance(part, Drop):
                     part.draw()
         return given
+
+
+class Heads(Reparametrized):
+    """Recurrence in heads: the recurrent matrices are blocks on their diagonals, and heads do not see each other.
+
+    >>> from cellwright.cells import LSTM
+    >>> cell = Heads(LSTM(3, 6), heads=2)
+    >>> sum(p.numel() for n, p in cell.named_parameters() if "W_h" in n)   # 4 gates, 2 heads of 3 x 3
+    72
+
+    Args:
+        cell: a cell whose equations say `h @ W`; its recurrent weights become `parametrizations.{name}.original`
+            (heads, H/heads, H/heads), what stood in their diagonal blocks.
+        heads: how many; the hidden size is a multiple of it.
+        weights: the names of those weights (default: by their role).
+
+    Source: as in Beck et al. (2024), arXiv 2405.04517, and Poeppel et al. (2024), arXiv 2412.07752.
+
+    Raises:
+        CellError: the cell has no such weights, or they cannot be cut into so many blocks.
+    """
+
+    def __init__(self, cell: nn.Module, heads: int, weights: Sequence[str] | None = None) -> None:
+        self.__dict__["heads"] = heads
+        super().__init__(cell, weights)
+
+    def reparametrize(self, part: nn.Module, name: str) -> None:
+        split_in_heads(part, name, self.__dict__["heads"])
 
 
 class WeightNorm(Reparametrized):
