@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from cellwright.layers.sequences import (
     stack,
     to_given,
 )
+from cellwright.layers.states import States
 from cellwright.layers.stream import Stream, refuse_stream
 from cellwright.step import Ragged
 
@@ -40,7 +41,8 @@ class Recurrent(nn.Module):
 
     Args:
         cell: the cell of the first layer; the others are built like it, with weights of their own. Or a
-            list of cells, one for each layer and direction: layer 0 forward, layer 0 backward, layer 1 ...
+            list of cells, one for each layer and direction: layer 0 forward, layer 0 backward, layer 1 ...;
+            layers may have different sizes then.
             A module `cell(x, state)` that others wrote, such as torch.nn.GRUCell, is adapted (see `adapt`).
         num_layers: layers on top of each other (default 1).
         bidirectional: whether a second cell reads every layer's input from its end (default: no).
@@ -99,13 +101,16 @@ class Recurrent(nn.Module):
                 "write one cell for each, or a single cell to build all like it",
             )
         checked = [one for one in cells if isinstance(one, Cell)]
-        for place, one in enumerate(checked):
-            self._check_cell(one, place, checked[0])
+        for place in range(len(checked)):
+            self._check_cell(place, checked)
         return checked
 
-    def _check_cell(self, cell: Cell, place: int, first: Cell) -> None:
-        inputs = first.input_size if place < self.directions else first.output_size * self.directions
-        wanted = (first.state, inputs, _sizes(first.state_sizes), first.output_size)
+    def _check_cell(self, place: int, cells: list[Cell]) -> None:
+        """A layer reads what the one below shows, its directions match, and the states of all have the same names."""
+        start = place - place % self.directions  # of its layer
+        cell, first, below = cells[place], cells[start], cells[max(start - self.directions, 0) : start]
+        inputs = sum(one.output_size for one in below) if below else cells[0].input_size
+        wanted = (cells[0].state, inputs, _sizes(first.state_sizes), first.output_size)
         found = (cell.state, cell.input_size, _sizes(cell.state_sizes), cell.output_size)
         if wanted != found:
             raise CellError(
@@ -149,7 +154,8 @@ class Recurrent(nn.Module):
         Args:
             x: (T, B, I), with batch_first (B, T, I), unbatched (T, I); or a PackedSequence.
             state: what a call before returned, or None for zeros: a tensor (L*D, B, H) where the cell has
-                one state, a tuple of them where it has more; (L*D, H) unbatched.
+                one state, a tuple of them where it has more; (L*D, H) unbatched. Where layers have different
+                sizes, each is a tuple of tensors (D, B, H), one for each layer.
             lengths: steps of every sequence (B,), where they are not all T; what lies beyond costs nothing.
             resets: bool, laid out as x without its columns: where a sequence begins anew, from a state of zeros
                 (the end of an episode, or of a document). Read backward, a sequence begins anew one step before.
@@ -163,7 +169,7 @@ class Recurrent(nn.Module):
         y, last = stack(batch, first, self._run, self.directions, self._between)
         given = to_given(batch, y)
         given = given if isinstance(given, PackedSequence) else self._from_time_first(given, batched)
-        return given, self._pack_state(last, batch, batched)
+        return given, self._states().pack(last, batch, batched)
 
     def _run(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
         cell = self.cells[place]
@@ -243,36 +249,14 @@ class Recurrent(nn.Module):
             return y.squeeze(1)
         return y.transpose(0, 1) if self.batch_first else y
 
-    def _unpack_state(self, state: Tensor | State | None, batch: Batch, batched: bool) -> list[State]:
-        x, B = batch.x, batch.rows()
+    def _unpack_state(self, state: Any, batch: Batch, batched: bool) -> list[State]:
         if state is None:
-            return [cell.initial_state(B, like=x) for cell in self._cells()]
-        names = self.first_cell.state
-        given = tuple(self._cast(one) for one in ((state,) if isinstance(state, Tensor) else state))
-        rows = (len(self.cells), *([B] if batched else []))
-        shapes = [(*rows, size) for size in self.first_cell.state_sizes]
-        alike = [tuple(s.shape) == shape and s.dtype == x.dtype for s, shape in zip(given, shapes, strict=False)]
-        if len(given) != len(names) or not all(alike):
-            wanted = f"each of shape {shapes[0]}" if len(set(shapes)) == 1 else f"of shapes {shapes}"
-            raise ShapeError(
-                f"the state is ({', '.join(names)}), {wanted} and {x.dtype}",
-                f"shapes {', '.join(f'{tuple(s.shape)} {s.dtype}' for s in given)}",
-                "pass the state that a call before returned, or None for zeros",
-            )
-        tall = [s if batched else s.unsqueeze(1) for s in given]  # (L*D, B, H) each
-        if batch.order is not None:
-            tall = [s.index_select(1, batch.order) for s in tall]
-        return [tuple(s[place] for s in tall) for place in range(len(self.cells))]
+            return [cell.initial_state(batch.rows(), like=batch.x) for cell in self._cells()]
+        given = map_tensors(self._cast, state)
+        return self._states().unpack(given, batch, batched)
 
-    def _pack_state(self, last: list[State], batch: Batch, batched: bool) -> Tensor | State:
-        if len(last) == 1:
-            stacked = tuple(one.unsqueeze(0) for one in last[0])
-        else:
-            stacked = tuple(torch.stack(one) for one in zip(*last, strict=True))  # (L*D, B, H) each
-        if batch.back is not None:
-            stacked = tuple(s.index_select(1, batch.back) for s in stacked)
-        packed = stacked if batched else tuple(s.squeeze(1) for s in stacked)
-        return packed if len(packed) > 1 else packed[0]
+    def _states(self) -> States:
+        return States(self.first_cell.state, tuple(cell.state_sizes for cell in self._cells()), self.directions)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """One step at a time, with the state carried from call to call: see `Stream`.
@@ -342,3 +326,8 @@ def _fed(cell: Cell, x: Tensor, ragged: Ragged | None) -> tuple[Tensor, Ragged |
         return cell.feed(Feed(x)).x, None
     given = cell.feed(Feed(x, places(ragged)[1], ragged.resets))
     return given.x, ragged._replace(resets=given.resets)
+
+
+def map_tensors(change: Callable[[Any], Any], state: Any) -> Any:
+    """A state, however nested, with every tensor changed."""
+    return tuple(map_tensors(change, one) for one in state) if isinstance(state, (tuple, list)) else change(state)

@@ -16,6 +16,7 @@ from cellwright.cells.stacked import (
 from cellwright.errors import SettingError
 from cellwright.kernels import run_weights
 from cellwright.layers.sequences import Batch, State, from_packed, stack, to_given
+from cellwright.layers.states import States
 from cellwright.layers.stream import Stream, refuse_stream
 from cellwright.step import Ragged
 
@@ -38,30 +39,64 @@ class Standard(nn.RNNBase):
     ) -> None:
         if backend not in ("auto", "c", "eager", "torch"):
             raise SettingError("backend is auto, c, eager or torch", repr(backend), "write backend='auto'")
-        super().__init__(mode, *sizes, **settings)
+        inputs, hidden, *rest = sizes
+        self.hidden_sizes = _hidden_sizes(hidden, rest[0])
+        super().__init__(mode, inputs, self.hidden_sizes[0], *rest, **settings)
+        if len(set(self.hidden_sizes)) > 1:
+            self._resize(settings)
         self.backend = backend
         if orthogonal:
             self._make_orthogonal()
         if learn_state:
             self._add_states(settings.get("device"), settings.get("dtype"))
 
+    def _resize(self, settings: dict[str, Any]) -> None:
+        """Make the weights of layers that have a size of their own."""
+        gates, directions = self._gates(), 2 if self.bidirectional else 1
+        for layer, hidden in enumerate(self.hidden_sizes):
+            inputs = self._inputs(layer)
+            shapes: dict[str, tuple[int, ...]] = {
+                "weight_ih": (gates * hidden, inputs),
+                "weight_hh": (gates * hidden, self.proj_size or hidden),
+            }
+            shapes |= {
+                "bias_ih": (gates * hidden,),
+                "bias_hh": (gates * hidden,),
+                "weight_hr": (self.proj_size, hidden),
+            }
+            for direction in range(directions):
+                for name, own in self._names(layer, direction).items():
+                    weight = torch.empty(shapes[name], device=settings.get("device"), dtype=settings.get("dtype"))
+                    setattr(self, own, nn.Parameter(nn.init.uniform_(weight, -(hidden**-0.5), hidden**-0.5)))
+
+    def _gates(self) -> int:
+        rows: int = self.weight_hh_l0.shape[0]
+        return rows // int(self.hidden_sizes[0])
+
     def cell(self, layer: int) -> Cell:
         """The cell of a layer, without weights of its own."""
         return template(*self._kind(layer))
 
     def _kind(self, layer: int) -> Template:
-        directions = 2 if self.bidirectional else 1
-        inputs = self.input_size if layer == 0 else (self.proj_size or self.hidden_size) * directions
-        return (self._cell_class(), inputs, self.hidden_size, self.bias, self.proj_size, self._first().dtype)
+        hidden = self.hidden_sizes[layer]
+        return (self._cell_class(), self._inputs(layer), hidden, self.bias, self.proj_size, self._first().dtype)
+
+    def _inputs(self, layer: int) -> int:
+        """Columns that a layer reads."""
+        shown = self.proj_size or self.hidden_sizes[layer - 1]
+        return shown * (2 if self.bidirectional else 1) if layer else self.input_size
 
     def _first(self) -> Tensor:
         """A parameter, for its type and device."""
         own = next(iter(self._parameters.values()), None)
         return next(self.parameters()) if own is None else own
 
-    def _widths(self) -> tuple[int, ...]:
-        """Columns of every state."""
-        return (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if self.mode == "LSTM" else 1]
+    def _layout(self) -> States:
+        """How the states look from outside."""
+        names = ("h", "c")[: 2 if self.mode == "LSTM" else 1]
+        directions = 2 if self.bidirectional else 1
+        widths = [(self.proj_size or hidden, hidden)[: len(names)] for hidden in self.hidden_sizes]
+        return States(names, tuple(one for one in widths for _ in range(directions)), directions)
 
     def _cell_class(self) -> Any:
         raise NotImplementedError
@@ -83,12 +118,17 @@ class Standard(nn.RNNBase):
     def _make_orthogonal(self) -> None:
         for name, weight in self.named_parameters():
             if name.startswith("weight_hh"):
-                for block in weight.split(self.hidden_size):  # type: ignore[no-untyped-call]
+                for block in weight.chunk(self._gates()):
                     nn.init.orthogonal_(block)
 
     def _add_states(self, device: Any, dtype: Any) -> None:
-        rows = self.num_layers * (2 if self.bidirectional else 1)
-        widths = self._widths()
+        rows, widths = self.num_layers * (2 if self.bidirectional else 1), self._layout().widths[0]
+        if len(set(self.hidden_sizes)) > 1:
+            raise SettingError(
+                "first states are learned where all layers have one size",
+                f"hidden_size={list(self.hidden_sizes)}",
+                "leave out learn_state, or write cw.Recurrent with a LearnedState around every cell",
+            )
         for name, width in zip(("h0", "c0"), widths, strict=False):
             self.register_parameter(name, nn.Parameter(torch.zeros(rows, width, device=device, dtype=dtype)))
 
@@ -154,18 +194,11 @@ class Standard(nn.RNNBase):
             return False
         if hx is None:
             return True
-        given = (hx,) if isinstance(hx, Tensor) else hx
-        widths, rows = self._widths(), self.num_layers * (2 if self.bidirectional else 1)
         if packed:
-            batch: tuple[int, ...] = (int(input.batch_sizes[0]),)
+            rows: int | None = int(input.batch_sizes[0])
         else:
-            batch = (x.shape[0 if self.batch_first else 1],) if x.dim() == 3 else ()
-        if isinstance(hx, Tensor) != (len(widths) == 1) or len(given) != len(widths):
-            return False
-        pairs = zip(given, widths, strict=True)
-        return all(
-            s.shape == (rows, *batch, width) and s.dtype == x.dtype and s.device == x.device for s, width in pairs
-        )
+            rows = x.shape[0 if self.batch_first else 1] if x.dim() == 3 else None
+        return self._layout().fit((hx,) if self.mode != "LSTM" else hx, x, rows)
 
     def _run(self, input: Any, hx: Any) -> Any:
         batched = isinstance(input, PackedSequence) or input.dim() == 3
@@ -175,11 +208,7 @@ class Standard(nn.RNNBase):
         given = to_given(batch, y)
         if not isinstance(given, PackedSequence):
             given = given.squeeze(1) if not batched else given.transpose(0, 1) if self.batch_first else given
-        stacked = [torch.stack(one) for one in zip(*last, strict=True)]  # (L*D, B, H) each
-        if batch.back is not None:
-            stacked = [s.index_select(1, batch.back) for s in stacked]
-        stacked = stacked if batched else [s.squeeze(1) for s in stacked]
-        return given, stacked[0] if len(stacked) == 1 else tuple(stacked)
+        return given, self._layout().pack(last, batch, batched)
 
     def _batch(self, input: Any, batched: bool) -> Batch:
         if isinstance(input, PackedSequence):
@@ -189,14 +218,13 @@ class Standard(nn.RNNBase):
         return Batch(input.transpose(0, 1) if self.batch_first else input)
 
     def _states(self, batch: Batch, hx: Any, batched: bool) -> list[State]:
-        rows = self.num_layers * (2 if self.bidirectional else 1)
-        if hx is None:
-            zeros = [batch.x.new_zeros(batch.rows(), width) for width in self._widths()]
-            return [tuple(zeros)] * rows
-        tall = [s if batched else s.unsqueeze(1) for s in ((hx,) if isinstance(hx, Tensor) else hx)]
-        if batch.order is not None:
-            tall = [s.index_select(1, batch.order) for s in tall]
-        return [tuple(s[place] for s in tall) for place in range(rows)]
+        if hx is not None:
+            return self._layout().unpack(hx, batch, batched)
+        zeros: dict[int, Tensor] = {}  # one for all states that are as wide
+        return [
+            tuple(zeros.setdefault(width, batch.x.new_zeros(batch.rows(), width)) for width in widths)
+            for widths in self._layout().widths
+        ]
 
     def _run_cell(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
         layer, direction = divmod(place, 2 if self.bidirectional else 1)
@@ -205,3 +233,17 @@ class Standard(nn.RNNBase):
 
     def _between(self, y: Tensor, batch: Batch) -> Tensor:
         return nn.functional.dropout(y, self.dropout, self.training) if self.dropout else y
+
+
+def _hidden_sizes(given: Any, layers: Any) -> tuple[Any, ...]:
+    """The size of every layer."""
+    if not isinstance(given, (tuple, list)):
+        return (given,) * (layers if isinstance(layers, int) and layers > 0 else 1)  # torch.nn refuses others
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in given)
+    if not whole or len(given) != layers:
+        raise SettingError(
+            f"hidden_size is a whole number, or one for each of num_layers={layers}",
+            f"{given!r}",
+            f"write num_layers={len(given)} with {len(given)} sizes of 1 or more",
+        )
+    return tuple(given)

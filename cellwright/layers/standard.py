@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class RNN(Standard):
 
     Args:
         input_size: columns I of x.
-        hidden_size: columns H of h.
+        hidden_size: columns H of h; a list with one for each layer, where they differ.
         num_layers: layers on top of each other (default 1).
         nonlinearity: "tanh" (default) or "relu".
         bias: whether biases exist (default: yes).
@@ -47,7 +48,7 @@ class RNN(Standard):
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         num_layers: int = 1,
         nonlinearity: str = "tanh",
         bias: bool = True,
@@ -84,7 +85,7 @@ class GRU(Standard):
 
     Args:
         input_size: columns I of x.
-        hidden_size: columns H of h.
+        hidden_size: columns H of h; a list with one for each layer, where they differ.
         num_layers: layers on top of each other (default 1).
         bias: whether biases exist (default: yes).
         batch_first: whether x and y are (B, T, ...) (default: no).
@@ -104,7 +105,7 @@ class GRU(Standard):
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
@@ -147,7 +148,7 @@ class LSTM(Standard):
 
     Args:
         input_size: columns I of x.
-        hidden_size: columns H of c, and of h without projection.
+        hidden_size: columns H of c, and of h without projection; a list with one for each layer, where they differ.
         num_layers: layers on top of each other (default 1).
         bias: whether biases exist (default: yes).
         batch_first: whether x and y are (B, T, ...) (default: no).
@@ -170,7 +171,7 @@ class LSTM(Standard):
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
@@ -197,8 +198,7 @@ class LSTM(Standard):
             raise SettingError("forget_bias is that of a layer with biases", "bias=False", "write bias=True")
         for name, bias in self.named_parameters():
             if name.startswith("bias_"):
-                forget = bias[self.hidden_size : 2 * self.hidden_size]
-                forget.fill_(value if name.startswith("bias_ih") else 0.0)
+                bias.chunk(4)[1].fill_(value if name.startswith("bias_ih") else 0.0)
 
     def _cell_class(self) -> Any:
         return StackedLSTM

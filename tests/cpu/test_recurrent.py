@@ -285,3 +285,22 @@ def test_forgotten_gates_are_hinted_at():
 def test_any_module_can_hold_the_layer():
     model = nn.Sequential(nn.Linear(2, 3), cw.Recurrent(LSTM(3, 5)))
     assert model(torch.zeros(4, 1, 2))[0].shape == (4, 1, 5)
+
+
+def test_layers_may_have_different_sizes():
+    lower, upper = cw.cells.LSTM(3, 7).double(), cw.cells.LSTM(7, 4).double()
+    layer = cw.Recurrent([lower, upper], num_layers=2)
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    y, (h, c) = layer(x)
+    assert [tuple(one.shape) for one in (*h, *c)] == [(1, 2, 7), (1, 2, 4), (1, 2, 7), (1, 2, 4)]
+    below = cw.Recurrent(lower)(x)
+    above = cw.Recurrent(upper)(below[0])
+    parts = (above[0], below[1][0], above[1][0], below[1][1], above[1][1])
+    assert all(torch.equal(one, other) for one, other in zip((y, *h, *c), parts, strict=True))
+    first = layer(x[:2])
+    rest = layer(x[2:], first[1])
+    torch.testing.assert_close(torch.cat([first[0], rest[0]]), y, atol=1e-13, rtol=0)
+    alone = layer(x[:, 0])
+    assert [tuple(one.shape) for one in alone[1][0]] == [(1, 7), (1, 4)]
+    with pytest.raises(ShapeError, match=r"of shapes \[\(1, 2, 7\), \(1, 2, 4\), .*; got shapes \(1, 2, 7\)"):
+        layer(x, (h[0], c[0]))

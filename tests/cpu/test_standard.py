@@ -301,3 +301,31 @@ def test_what_is_refused_says_why(make, words):
     with pytest.raises(SettingError) as caught:
         make()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "options"), [(cw.LSTM, {"proj_size": 3}), (cw.GRU, {}), (cw.RNN, {})])
+@pytest.mark.parametrize("both", [False, True])
+def test_layers_of_different_sizes_equal_layers_of_one_size_each(kind, options, both):
+    layer = kind(4, [7, 5, 6], 3, bidirectional=both, **options).double()
+    x = torch.randn(4, 2, 4, dtype=torch.float64)
+    y, state = layer(x)
+    states, wanted = state if kind is cw.LSTM else (state,), x
+    for number, hidden in enumerate((7, 5, 6)):
+        alone = getattr(torch.nn, kind.__name__)(wanted.shape[-1], hidden, bidirectional=both, **options).double()
+        for name, weight in alone.named_parameters():
+            weight.data.copy_(getattr(layer, name.replace("l0", f"l{number}")))
+        wanted, last = alone(wanted)
+        for one, other in zip(states, last if kind is cw.LSTM else (last,), strict=True):
+            torch.testing.assert_close(one[number], other, atol=1e-12, rtol=0)
+    torch.testing.assert_close(y, wanted, atol=1e-12, rtol=0)
+    carried = layer(x, state)[0]
+    assert not torch.equal(carried, y)
+
+
+def test_layers_of_different_sizes_are_refused_where_they_make_no_sense():
+    with pytest.raises(
+        cw.errors.SettingError, match=r"one for each of num_layers=2; got \[3\]; write num_layers=1 with 1"
+    ):
+        cw.LSTM(4, [3], 2)
+    with pytest.raises(cw.errors.SettingError, match="first states are learned where all layers have one size"):
+        cw.GRU(4, [3, 5], 2, learn_state=True)
