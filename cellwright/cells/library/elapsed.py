@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cellwright.cells.cell import Cell
+from cellwright.cells.init import between, zeros
 from cellwright.errors import CellError
 
 
@@ -46,6 +47,10 @@ class GRUD(Cell):
     """
 
     state = ("h", "d")
+    drawn = {  # rates below 0 would be cut to 0, and never learn
+        **dict.fromkeys(("w_dv", "W_dh"), between(0.0, 0.1)),
+        **dict.fromkeys(("b_dv", "b_dh"), zeros),
+    }
     gates = {"d": "decay", "z": "update gate", "r": "reset gate", "n": "candidate"}
 
     def __init__(self, input_size: int, hidden_size: int, mean: float | Sequence[float] = 0.0) -> None:
