@@ -231,6 +231,16 @@ def no_working_memory():
     return alike(put(made(lstm_connections.WorkingMemoryLSTM, weights_of=plain), W_ci=0, W_cf=0, W_co=0), plain)
 
 
+def working_memory_squashed():
+    """However large the memory is, it adds at most 1."""
+    plain = made(LSTM)
+    cell = made(lstm_connections.WorkingMemoryLSTM, weights_of=plain)
+    put(cell, W_ci=1e6 * torch.eye(H), W_cf=-1e6 * torch.eye(H), W_co=1e-6 * torch.eye(H))
+    put(plain, b_i=plain.b_i + 1, b_f=plain.b_f - 1, b_o=plain.b_o + 1)
+    x, h, c = x_of()[0], torch.randn(B, H, dtype=F64), 1e9 * (1 + torch.rand(B, H, dtype=F64))
+    return cell(x, h, c), plain(x, h, c)
+
+
 def no_residue():
     plain = made(LSTM)
     nothing = {"p_i": 0.0, "p_f": 0.0, "W_co": 0.0, "W_xh": 0.0}
@@ -322,12 +332,35 @@ def unstabilised(forget):
     return equation
 
 
+def stabilised():
+    """An input gate of exp(1000) stores its candidate alone, whatever the forget gate."""
+    cell = put(made(memory.SLSTM, forget="exp"), **shut("i", 1000.0, "W_x", "W_h"), **shut("f", -900.0, "W_x", "W_h"))
+    x = x_of()[:1]
+    (x_t,) = x
+    return outputs(cell, x)[0], torch.sigmoid(x_t @ cell.W_xo + cell.b_o) * torch.tanh(x_t @ cell.W_xz + cell.b_z)
+
+
 def nas_without_weights():
     cell = put(made(memory.NASCell), **{f"W_{source}{leaf}": 0.0 for source in "xh" for leaf in range(8)})
     h, c = torch.randn(2, B, H, dtype=F64)
     half = torch.tensor(0.5, dtype=F64)
     new = torch.tanh(c) * torch.tanh(half)
     return cell(x_of()[0], h, c), (torch.tanh(new * torch.tanh(torch.sigmoid(half))), new)
+
+
+def nas_by_hand():
+    """One step in NumPy."""
+    cell = made(memory.NASCell, bias=True)
+    x, (h, c) = x_of()[0], torch.randn(2, B, H, dtype=F64)
+    weights = {name: value.detach().numpy() for name, value in cell.named_parameters()}
+    of_x = [x.numpy() @ weights[f"W_x{leaf}"] for leaf in range(8)]
+    of_h = [h.numpy() @ weights[f"W_h{leaf}"] + weights[f"b_{leaf}"] for leaf in range(8)]
+    a = [of_x[leaf] * of_h[leaf] if leaf == 3 else of_x[leaf] + of_h[leaf] for leaf in range(8)]
+    sigmoid, relu, tanh = (lambda v: 1 / (1 + np.exp(-v))), (lambda v: v * (v > 0)), np.tanh
+    left = tanh(c.numpy() + tanh(sigmoid(a[0]) * relu(a[1])))
+    new = left * tanh(sigmoid(a[2]) + relu(a[3]))
+    right = tanh(tanh(a[4]) * sigmoid(a[5])) + sigmoid(tanh(a[6]) + sigmoid(a[7]))
+    return cell(x, h, c), (torch.from_numpy(tanh(new * tanh(right))), torch.from_numpy(new))
 
 
 def context_of_a_constant():
@@ -352,6 +385,19 @@ def conserved_mass():
     return y.sum((0, 2)) + last.sum((0, 2)), x[:, :, :2].sum((0, 2)) + c.sum((0, 2))
 
 
+def mass_by_hand():
+    """One step in NumPy, for one row."""
+    cell = made(memory.MCLSTM, 4, H, mass_size=2)
+    x, c = torch.rand(1, 4, dtype=F64), torch.rand(1, H, dtype=F64)
+    weights = {name: value.detach().numpy() for name, value in cell.named_parameters()}
+    mass, others, share = x[0, :2].numpy(), x[0, 2:].numpy(), (c[0] / c.sum()).numpy()
+    rows = np.exp(others @ weights["W_ai"] + share @ weights["W_ci"] + weights["b_i"]).reshape(2, H)
+    o = 1 / (1 + np.exp(-(others @ weights["W_ao"] + share @ weights["W_co"] + weights["b_o"])))
+    moved = np.exp(weights["B_r"]) / np.exp(weights["B_r"]).sum(1, keepdims=True)
+    m = c[0].numpy() @ moved + mass @ (rows / rows.sum(1, keepdims=True))
+    return cell(x, c), (torch.from_numpy(o * m)[None], torch.from_numpy(m - o * m)[None])
+
+
 def free_oscillators():
     """Without weights coRNN is a matrix of two rows for every unit, T times."""
     cell = made(oscillators.CoRNN, dt=0.1, gamma=2.0, epsilon=0.5)
@@ -362,6 +408,14 @@ def free_oscillators():
     matrix = torch.matrix_power(to_z @ to_y, T)
     _, last = cw.Recurrent([cell], backend="eager")(x_of(), (y, z))
     return last, torch.einsum("sab,st->tab", torch.cat([y, z]), matrix).unsqueeze(1).unbind(0)
+
+
+def driven_oscillators():
+    """Neither drawn back nor damped: what drives them is added up."""
+    cell = made(oscillators.CoRNN, dt=0.5, gamma=0.0, epsilon=0.0)
+    x, (y, z) = x_of()[0], torch.randn(2, B, H, dtype=F64)
+    faster = z + torch.tanh(x @ cell.W_xz + y @ cell.W_yz + z @ cell.W_zz + cell.b_z) / 2
+    return cell(x, y, z), (y + faster / 2, faster)
 
 
 def oscillators_run_backwards():
@@ -389,9 +443,10 @@ def lem_of_whole_steps():
 
 def lem_steps_apart():
     """The first gate is of z, the second of y."""
-    cell = put(made(oscillators.LEM, dt=0.5), **shut("1", 100.0, "W_x", "W_y"), **shut("2", -1000.0, "W_x", "W_y"))
+    cell = put(made(oscillators.LEM, dt=0.5), **shut("1", 0.3, "W_x", "W_y"), **shut("2", -1000.0, "W_x", "W_y"))
     x, (y, z) = x_of()[0], torch.randn(2, B, H, dtype=F64)
-    return cell(x, y, z), (y, z / 2 + torch.tanh(x @ cell.W_xz + y @ cell.W_yz + cell.b_z) / 2)
+    dt = torch.sigmoid(cell.b_1) / 2
+    return cell(x, y, z), (y, (1 - dt) * z + dt * torch.tanh(x @ cell.W_xz + y @ cell.W_yz + cell.b_z))
 
 
 def nothing_missing():
@@ -422,7 +477,9 @@ def half_forgotten():
     cases = {"first": [10.0, 1.0, 0.0], "missing": [99.0, 0.0, np.log(2.0)], "instead": [6.0, 1.0, 0.0]}
     first, missing, instead = (torch.tensor([case], dtype=F64) for case in cases.values())
     state = cell(first, *cell.initial_state(1))
-    return cell(missing, *state)[0], cell(instead, *state)[0]
+    faded, measured = cell(missing, *state), cell(instead, *state)
+    last = torch.tensor([[10.0 - 2.0], [6.0 - 2.0]], dtype=F64)  # less the mean: still 10, and 6
+    return (faded[0], torch.cat([faded[1], measured[1]])), (measured[0], last)
 
 
 EQUATIONS = {
@@ -443,6 +500,7 @@ EQUATIONS = {
     "layer norm: what gains and shifts do": layer_norm_gains,
     "a product with 1 is no product": product_with_one,
     "no working memory": no_working_memory,
+    "a working memory is squashed": working_memory_squashed,
     "no residue": no_residue,
     "a diagonal matrix is a peephole": residual_peepholes,
     "JANET without beta is a coupled LSTM": janet_without_beta,
@@ -455,10 +513,14 @@ EQUATIONS = {
     "a T-GRU sees the input before": typed_input_before,
     "the stabiliser changes nothing, sigmoid": unstabilised("sigmoid"),
     "the stabiliser changes nothing, exp": unstabilised("exp"),
+    "the stabiliser keeps exponentials in range": stabilised,
+    "the NAS cell by hand": nas_by_hand,
     "the NAS cell without weights": nas_without_weights,
     "the context of a constant": context_of_a_constant,
     "without context an RNN": no_context,
     "mass is conserved": conserved_mass,
+    "MC-LSTM by hand": mass_by_hand,
+    "coRNN that is only driven": driven_oscillators,
     "coRNN without weights is a power of a matrix": free_oscillators,
     "UnICORNN runs backwards": oscillators_run_backwards,
     "LEM with whole steps": lem_of_whole_steps,
@@ -496,6 +558,8 @@ WRONG = {
     "a part that no LSTM has": (lambda: peephole.PeepholeLSTM(I, H, without=("gate",)), "without=('gate',)"),
     "a word instead of several": (lambda: peephole.PeepholeLSTM(I, H, without="peepholes"), "without='peepholes'"),
     "coupled to nothing": (lambda: peephole.PeepholeLSTM(I, H, ("input gate",), True), "without the input gate"),
+    "nothing to show": (lambda: lstm.LSTMP(I, H, proj_size=0), "proj_size=0"),
+    "no context": (lambda: memory.SCRN(I, H, context_size=0), "context_size=0"),
     "another forget gate": (lambda: memory.SLSTM(I, H, forget="relu"), "'sigmoid' or 'exp'"),
     "nothing but mass": (lambda: memory.MCLSTM(2, H, mass_size=2), "input_size=2, mass_size=2"),
     "no thirds": (lambda: elapsed.GRUD(7, H), "input_size=7"),

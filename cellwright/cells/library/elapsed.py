@@ -47,16 +47,16 @@ class GRUD(Cell):
     """
 
     state = ("h", "d")
-    drawn = {  # rates below 0 would be cut to 0, and never learn
+    gates = {"d": "decay", "z": "update gate", "r": "reset gate", "n": "candidate"}
+    drawn = {  # our choice: a rate below 0 would be cut to 0 and never learn
         **dict.fromkeys(("w_dv", "W_dh"), between(0.0, 0.1)),
         **dict.fromkeys(("b_dv", "b_dh"), zeros),
     }
-    gates = {"d": "decay", "z": "update gate", "r": "reset gate", "n": "candidate"}
 
     def __init__(self, input_size: int, hidden_size: int, mean: float | Sequence[float] = 0.0) -> None:
         super().__init__(input_size, hidden_size)
         values = self.values = input_size // 3
-        given = [float(mean)] * values if isinstance(mean, (int, float)) else list(mean)
+        given = [float(mean)] * values if isinstance(mean, (int, float)) else [float(one) for one in mean]
         if input_size != 3 * values or len(given) != values:
             raise CellError(
                 "the input of GRU-D is F values, F marks and F times, and `mean` is one number or F",

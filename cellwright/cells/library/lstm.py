@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from cellwright.cells.cell import Cell, TorchForm
+from cellwright.cells.cell import Cell, TorchForm, positive
 from cellwright.cells.init import chrono, ones, zeros
 
 
@@ -109,7 +109,11 @@ class LayerNormLSTM(Cell):
 
     state = ("h", "c")
     gates = {**LSTM.gates, "c": "cell state"}
-    drawn = {**{f"a_{source}{gate}": ones for source in "xh" for gate in "ifog"}, "a_c": ones, "b_c": zeros}
+    drawn = {  # so that the norms alone act at first
+        **{f"a_{source}{gate}": ones for source in "xh" for gate in "ifog"},
+        "a_c": ones,
+        "b_c": zeros,
+    }
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -165,6 +169,9 @@ class LSTMP(Cell):
         peepholes: whether the gates see the cell state, by the vectors p (default: yes, as in the paper).
 
     Source: Sak, Senior and Beaufays (2014), arXiv 1402.1128, the LSTMP of section 2.
+
+    Raises:
+        CellError: proj_size is not a positive whole number.
     """
 
     state = ("h", "c")
@@ -172,7 +179,7 @@ class LSTMP(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, proj_size: int | None = None, peepholes: bool = True) -> None:
         super().__init__(input_size, hidden_size)
-        self.proj_size = max(1, hidden_size // 2) if proj_size is None else proj_size
+        self.proj_size = max(1, hidden_size // 2) if proj_size is None else positive("proj_size", proj_size)
         self.peepholes = peepholes
         for gate in "ifog":
             self.add_weight(f"W_x{gate}", gate, "input weight", input_size, hidden_size)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from cellwright.cells.cell import Cell
-
-GATES = {"i": "input gate", "f": "forget gate", "o": "output gate", "g": "cell candidate"}
+from cellwright.cells.library.lstm import LSTM
 
 
 class MultiplicativeLSTM(Cell):
@@ -36,13 +35,13 @@ class MultiplicativeLSTM(Cell):
     """
 
     state = ("h", "c")
-    gates = {**GATES, "m": "intermediate state"}
+    gates = {**LSTM.gates, "m": "intermediate state"}
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
         self.add_weight("W_xm", "m", "input weight", input_size, hidden_size)
         self.add_weight("W_hm", "m", "recurrent weight", hidden_size, hidden_size)
-        for gate in GATES:
+        for gate in LSTM.gates:
             self.add_weight(f"W_x{gate}", gate, "input weight", input_size, hidden_size)
             self.add_weight(f"W_m{gate}", gate, "recurrent weight", hidden_size, hidden_size)
             self.add_bias(f"b_{gate}", gate, "bias")
@@ -83,7 +82,7 @@ class WorkingMemoryLSTM(Cell):
     """
 
     state = ("h", "c")
-    gates = GATES
+    gates = LSTM.gates
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -127,11 +126,11 @@ class ResidualLSTM(Cell):
     """
 
     state = ("h", "c")
-    gates = {**GATES, "h": "output"}
+    gates = {**LSTM.gates, "h": "output"}
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        for gate in GATES:
+        for gate in LSTM.gates:
             self.add_weight(f"W_x{gate}", gate, "input weight", input_size, hidden_size)
             self.add_weight(f"W_h{gate}", gate, "recurrent weight", hidden_size, hidden_size)
             self.add_bias(f"b_{gate}", gate, "bias")

@@ -36,7 +36,7 @@ class JANET(Cell):
 
     state = ("h",)
     gates = {"f": "forget gate", "g": "candidate"}
-    drawn = {"b_g": zeros}
+    drawn = {"b_g": zeros}  # b_f by chrono, below
 
     def __init__(self, input_size: int, hidden_size: int, beta: float = 1.0, longest: float = 100.0) -> None:
         super().__init__(input_size, hidden_size)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from cellwright.cells.cell import Cell
+from cellwright.cells.cell import Cell, positive
 from cellwright.cells.init import constant, identity, zeros
 from cellwright.errors import CellError
 
@@ -146,6 +146,9 @@ class SCRN(Cell):
 
     Source: Mikolov et al. (2014), Learning Longer Memory in Recurrent Neural Networks, arXiv 1412.7753, with the
     fixed alpha and, as there, no biases.
+
+    Raises:
+        CellError: context_size is not a positive whole number.
     """
 
     state = ("h", "s")
@@ -153,7 +156,7 @@ class SCRN(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, context_size: int = 40, alpha: float = 0.95) -> None:
         super().__init__(input_size, hidden_size)
-        self.context_size = context_size
+        self.context_size = positive("context_size", context_size)
         self.alpha = alpha
         self.add_weight("W_xs", "s", "input weight", input_size, context_size)
         self.add_weight("W_sh", "h", "context weight", context_size, hidden_size)

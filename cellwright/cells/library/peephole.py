@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from cellwright.cells.cell import Cell
+from cellwright.cells.library.lstm import LSTM
 from cellwright.errors import CellError
 
 PARTS = ("input gate", "forget gate", "output gate", "input activation", "output activation", "peepholes")
-GATES = {"i": "input gate", "f": "forget gate", "o": "output gate", "g": "cell candidate"}
 
 
 class PeepholeLSTM(Cell):
@@ -50,14 +50,14 @@ class PeepholeLSTM(Cell):
     """
 
     state = ("h", "c")
-    gates = GATES
+    gates = LSTM.gates
 
     def __init__(self, input_size: int, hidden_size: int, without: Collection[str] = (), coupled: bool = False) -> None:
         super().__init__(input_size, hidden_size)
         _check(without, coupled)
         self.without = frozenset(without)
         self.coupled = coupled
-        for gate in (gate for gate, words in GATES.items() if self.has(words)):
+        for gate in (gate for gate, words in LSTM.gates.items() if self.has(words)):
             self.add_weight(f"W_x{gate}", gate, "input weight", input_size, hidden_size)
             self.add_weight(f"W_h{gate}", gate, "recurrent weight", hidden_size, hidden_size)
             if gate != "g" and self.has("peepholes"):
@@ -70,7 +70,7 @@ class PeepholeLSTM(Cell):
 
     def gate(self, name: str, x: Tensor, h: Tensor, c: Tensor) -> Tensor | float:
         """The gate, or 1 where the cell goes without it."""
-        if not self.has(GATES[name]):
+        if not self.has(self.gates[name]):
             return 1.0
         total = x @ getattr(self, f"W_x{name}") + h @ getattr(self, f"W_h{name}") + getattr(self, f"b_{name}")
         return torch.sigmoid(total + getattr(self, f"p_{name}") * c if self.has("peepholes") else total)
@@ -128,7 +128,7 @@ class FullGateLSTM(Cell):
     """
 
     state = ("h", "c", "i", "f", "o")
-    gates = GATES
+    gates = LSTM.gates
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
