@@ -84,8 +84,8 @@ class Cell(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
-        self.input_size = _positive("input_size", input_size)
-        self.hidden_size = _positive("hidden_size", hidden_size)
+        self.input_size = positive("input_size", input_size)
+        self.hidden_size = positive("hidden_size", hidden_size)
         self.roles: dict[str, tuple[str, str]] = {}  # of each parameter: its gate, and what it does there
 
     @property
@@ -186,7 +186,8 @@ class Cell(nn.Module):
         return ", ".join(sizes + [f"{name}={value!r}" for name, value in given.items()])
 
 
-def _positive(name: str, value: Any) -> int:
+def positive(name: str, value: Any) -> int:
+    """The value, where it is a size: a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise CellError(f"{name} is a whole number of at least 1", f"{name}={value!r}", f"write {name}=1 or more")
     return value

@@ -193,7 +193,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(summed) and not _is_view(func):
             alone = sum(summed) == 1 and summed[0]
             allowed = base in LINEAR or (base in BILINEAR and (alone or (base != "div" and sum(summed) == 1)))
-            allowed = allowed or (base.endswith("_backward") and alone)  # these are linear in the gradient, their first
+            allowed = allowed or ("_backward" in base and alone)  # these are linear in the gradient, their first
             if not allowed:
                 raise Refused(f"{base} is applied to a sum over the batch", self.where())
         entry = Entry(func, new_args, new_kwargs, summed=any(summed))
