@@ -8,7 +8,7 @@ import cellwright as cw
 from cellwright.cells import LIBRARY, RNN
 from cellwright.cells.library import additive, bistable, gru, highway, linear, minimal, rnn, searched, stable
 from cellwright.errors import CellError
-from tests.oracle import as_function, assert_same, drawn_inputs, flat, tolerance, twins
+from tests.oracle import flat, tolerance
 
 FAMILIES = (additive, bistable, gru, highway, linear, minimal, rnn, searched, stable)
 NAMES = [name for family in FAMILIES for name in family.CELLS]
@@ -28,18 +28,6 @@ def drawn(cell):
     for parameter in cell.parameters():
         nn.init.normal_(parameter, 0.0, 0.5)
     return cell
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_fused_is_step_by_step(name):
-    fused, plain = twins(drawn(LIBRARY[name](3, 5)))
-    assert "backend c" in fused.explain()
-    assert_same(
-        as_function(fused),
-        as_function(plain),
-        drawn_inputs(fused, STEPS, 2, torch.float64),
-        atol=tolerance(torch.float64, STEPS),
-    )
 
 
 @pytest.mark.parametrize("sizes", [(3, 5), (4, 4)], ids=["lifted", "x as it is"])

@@ -161,6 +161,6 @@ class LiGRU(Cell):
 CELLS = {
     "gru": GRU,
     "gru-reset-before": partial(GRU, reset_after=False),
-    "layernorm-gru": LayerNormGRU,
-    "ligru": LiGRU,
+    "gru-layernorm": LayerNormGRU,
+    "gru-light": LiGRU,
 }
