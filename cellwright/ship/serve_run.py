@@ -217,13 +217,14 @@ class _Locals:
     def __init__(self, cell: Cell) -> None:
         self._code, self._states = getattr(type(cell).step, "__code__", None), cell.state
         self.values: dict[str, Tensor] = {}
+        self._before = sys.getprofile()
 
     def __enter__(self) -> _Locals:
         sys.setprofile(self._watch)
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
+        sys.setprofile(self._before)
 
     def _watch(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "return" and frame.f_code is self._code:
