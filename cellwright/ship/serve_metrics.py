@@ -28,7 +28,7 @@ class Metrics:
 
     >>> metrics = Metrics()
     >>> metrics.add("tokens", 3, run="lstm")
-    >>> print(metrics.text(sessions=2).splitlines()[-4])
+    >>> print(metrics.text(sessions=2).splitlines()[-1])
     cellwright_tokens_total{run="lstm"} 3
     """
 

@@ -426,8 +426,8 @@ def test_sigterm_ends_streams_with_a_last_event(paths):
             process.send_signal(signal.SIGTERM)
             while part := connection.recv(65536):
                 found += part
-        assert process.wait(20) == 128 + signal.SIGTERM
-        assert time.monotonic() - begin < 2
+            assert time.monotonic() - begin < 2
+        assert process.wait(60) == 128 + signal.SIGTERM
         lines = found.decode().splitlines()
         name, data = list(events(lines))[-1]
         assert (name, data["ended"]) == ("end", "shutdown")
@@ -437,7 +437,7 @@ def test_sigterm_ends_streams_with_a_last_event(paths):
 def test_only_runs_and_cells_that_were_named_are_served(paths, tmp_path):
     with pytest.raises(SettingError, match="two of letters"):
         load_runs([paths[0], paths[0]])
-    with pytest.raises(RunError, match="which has no config.json"):
+    with pytest.raises(RunError, match="which has no config"):
         load_runs([tmp_path])
     config = json.loads((paths[0] / "config.json").read_text())
     config["settings"]["model"]["cell"] = "mine.py:Mine"
