@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -74,6 +74,14 @@ class Problem(BaseModel):
     instead: str
 
 
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 5.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
 class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -84,11 +92,11 @@ class Completion(Asked):
     """A prefix to write on from."""
 
     prefix: str | None = Field(None, description="null: a blank.", max_length=USUAL.text_characters)
-    length: int = Field(300, description="Tokens to write.", ge=1, le=USUAL.length)
+    length: Whole = Field(300, description="Tokens to write.", ge=1, le=USUAL.length)
     temperature: float = Field(0.8, description="Below 1 safer, above 1 bolder, 0: the likeliest.", ge=0, le=100)
-    top_k: int = Field(0, description="Pick among the k likeliest; 0: among all.", ge=0, le=2**31 - 1)
+    top_k: Whole = Field(0, description="Pick among the k likeliest; 0: among all.", ge=0, le=2**31 - 1)
     top_p: float = Field(1.0, description="Pick among the likeliest that together have this.", gt=0, le=1)
-    seed: int = Field(0, description="Of the picks.", ge=0, le=2**53)  # what JavaScript still counts exactly
+    seed: Whole = Field(0, description="Of the picks.", ge=0, le=2**53)  # what JavaScript still counts exactly
     stream: bool = Field(False, description="Answer with server-sent events, one a piece.")
 
     def picker(self, never: tuple[int, ...]) -> Picker:
@@ -126,8 +134,8 @@ class Look(Text):
     """A text, and which values of the cell to show."""
 
     value: str = Field(description="A name from the run's `values`.", max_length=255)
-    first_unit: int = Field(0, ge=0, le=2**31 - 1)
-    units: int | None = Field(None, description="How many; null: all from the first on.", ge=1, le=2**31 - 1)
+    first_unit: Whole = Field(0, ge=0, le=2**31 - 1)
+    units: Whole | None = Field(None, description="How many; null: all from the first on.", ge=1, le=2**31 - 1)
 
 
 class Activations(BaseModel):
