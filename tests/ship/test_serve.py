@@ -39,9 +39,9 @@ TEXT = "the assert statement is a convenient way to insert debugging assertions 
 def paths(tmp_path_factory):
     """A character LSTM, compiled, and a byte GRU of two layers, step by step."""
     where = tmp_path_factory.mktemp("runs")
-    small_job(where / "letters", epochs=1).train()
+    small_job(where / "letters", epochs=1, max_tokens=1500).train()
     changes = {"cell": "gru", "tokens": "byte", "cleaning": "none", "num_layers": 2, "backend": "eager"}
-    small_job(where / "bytes", epochs=1, max_tokens=2000, batch_size=2, **changes).train()
+    small_job(where / "bytes", epochs=1, max_tokens=600, batch_size=2, **changes).train()
     return [where / "letters", where / "bytes"]
 
 

@@ -32,7 +32,7 @@ function showRun() {
   $("hint").hidden = !one.letters_only;
   const before = $("value").value;
   const options = one.values.map(({ name, meaning }) => new Option(meaning ? `${name}: ${meaning}` : name, name));
-  $("value").replaceChildren(...options, new Option("surprise of each character", SURPRISE));
+  $("value").replaceChildren(...options, new Option("surprise in bits", SURPRISE));
   $("value").value = one.values.some(({ name }) => name === before) || before === SURPRISE ? before : one.values[0].name;
   showUnits();
 }
@@ -85,13 +85,14 @@ async function write(prefix, length, anew) {
   fail(null);
   busy(true);
   $("status").textContent = "Writing.";
-  if (anew) $("text").replaceChildren();
   const queue = [];
   const shown = show(queue, mine.signal, length);
   try {
     const asked = { ...settings(), prefix: prefix || null, length };
     for await (const { name, data } of events("/api/complete", asked, mine.signal)) {
       if (name === "start" && anew) {
+        $("text").replaceChildren();
+        seen = null;
         for (const piece of data.prefix) append(piece, true);
         given = data.prefix.length;
       }
