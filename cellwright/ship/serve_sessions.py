@@ -142,9 +142,6 @@ class Scheduler:
         self._sessions: list[Session] = []
         self._wake = asyncio.Event()
 
-    def __len__(self) -> int:
-        return len(self._sessions)
-
     async def run(self) -> None:
         """Step until cancelled."""
         while True:
