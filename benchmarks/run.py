@@ -29,6 +29,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {  # with what has to be installed
     "against_torch_nn": (),
     "layers": (),
     "against_eager_loop": (),
+    "library": (),
     "against_onnxruntime": ("onnx", "onnxruntime"),
     "against_jax": ("jax",),
     "memory": (),

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
@@ -19,6 +20,8 @@ from rich.table import Table
 from cellwright import __version__
 from cellwright.cells import LIBRARY, cell_label
 from cellwright.errors import CellwrightError, SettingError
+from cellwright.ship.serve import serve as serve_runs
+from cellwright.ship.serve_limits import Limits
 from cellwright.text.assess import assess
 from cellwright.text.compare import compare as compare_cells
 from cellwright.text.config import Settings, load_preset, preset_names
@@ -232,6 +235,34 @@ def _comparison(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def serve(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of trained runs.")],
+    host: Annotated[str, typer.Option("--host", help="The address to listen on; usually this machine alone.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", help="The port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    sessions: Annotated[
+        int, typer.Option("--sessions", help="Requests at work at once.", min=1, max=4096)
+    ] = Limits.sessions,
+    rate: Annotated[float, typer.Option("--rate", help="Requests a second and client.", min=0.01)] = Limits.rate,
+    seconds: Annotated[float, typer.Option("--seconds", help="Time of one request.", min=0.01)] = Limits.seconds,
+    threads: Annotated[
+        int, typer.Option("--threads", help="Threads of one step; more than 1 for large models.", min=1, max=1024)
+    ] = 1,
+    proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="A proxy on this machine says who a client is (X-Forwarded-For).")
+    ] = False,
+    cell: Annotated[
+        Optional[list[str]], typer.Option("--cell", help="A cell's file, where a run was trained with one.")
+    ] = None,
+) -> None:
+    """Serve runs: a page on which they write, and an HTTP API, described in /openapi.json."""
+    burst = max(Limits.burst, int(4 * rate))
+    limits = Limits(sessions=sessions, rate=rate, burst=burst, seconds=seconds)
+    note = partial(print, flush=True)
+    serve_runs(runs, host, port, limits, cell or (), threads, proxy, __version__, note)
+
+
 def _console(as_json: bool) -> Console:
     return Console(stderr=as_json, emoji=False)
 
@@ -258,6 +289,7 @@ def _root(
 app.command("train")(with_settings(train, leave_out=("text",)))
 app.command("sample")(sample)
 app.command("eval")(evaluate)
+app.command("serve")(serve)
 app.command("compare")(with_settings(compare, leave_out=("cell",)))
 
 

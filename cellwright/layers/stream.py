@@ -67,8 +67,14 @@ class Stream:
 
     @property
     def state(self) -> list[State]:
-        """The states of every layer, each (B, H): copies."""
+        """The states of every layer, each (B, H): copies. Assigning to it goes on from other ones."""
         return [tuple(s.clone() for s in step.state) for step, _ in self._steppers]
+
+    @state.setter
+    def state(self, state: Sequence[State]) -> None:
+        for (step, _), given in zip(self._steppers, state, strict=True):
+            for now, new in zip(step.state, given, strict=True):
+                now.copy_(new)
 
     def reset(self, rows: Tensor | None = None) -> None:
         """Begin anew, from the first state.

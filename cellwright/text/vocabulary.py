@@ -62,7 +62,8 @@ class Vocabulary(ABC):
 
     def missing(self, text: str) -> list[str]:
         """What of a text the vocabulary does not have, each once."""
-        return [piece for piece in dict.fromkeys(text) if piece not in set(self.tokens)]
+        known = set(self.tokens)
+        return [piece for piece in dict.fromkeys(text) if piece not in known]
 
     def characters(self) -> NDArray[np.float64]:
         """How many characters each token stands for; one for the unknown token."""
@@ -152,7 +153,8 @@ class WordVocabulary(Vocabulary):
             yield np.fromiter((known.get(word, 0) for word in words), np.uint32, len(words))
 
     def missing(self, text: str) -> list[str]:
-        return [word for word in dict.fromkeys(text.split()) if word not in set(self.tokens)]
+        known = set(self.tokens)
+        return [word for word in dict.fromkeys(text.split()) if word not in known]
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

@@ -77,14 +77,39 @@ def read_prefix(prefix: str | None, vocabulary: Vocabulary, cleaning: str) -> li
 
 
 def pieces(vocabulary: Vocabulary, ids: Iterable[int]) -> Iterator[str]:
-    """The text of ids as they come; bytes that begin a character wait for those that end it."""
-    waiting: list[int] = []
+    """The text of ids as they come."""
+    decoder = Decoder(vocabulary)
     for token in ids:
-        waiting.append(token)
-        text = vocabulary.decode(waiting)
-        if text.endswith("\ufffd") and len(waiting) < LONGEST_CHARACTER:
-            continue
-        yield vocabulary.joint + text
-        waiting = []
-    if waiting:
-        yield vocabulary.joint + vocabulary.decode(waiting)
+        text = decoder.read(token)
+        if text:
+            yield text
+    if rest := decoder.rest():
+        yield rest
+
+
+class Decoder:
+    """Ids to text, one after the other; bytes that begin a character wait for those that end it.
+
+    >>> from cellwright.text.vocabulary import ByteVocabulary
+    >>> decoder = Decoder(ByteVocabulary.build())
+    >>> [decoder.read(byte) for byte in "é!".encode()]
+    ['', 'é', '!']
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self._waiting: list[int] = []
+
+    def read(self, token: int) -> str:
+        """The text that is complete with this token; nothing while a character waits for its end."""
+        self._waiting.append(token)
+        text = self.vocabulary.decode(self._waiting)
+        if text.endswith("\ufffd") and len(self._waiting) < LONGEST_CHARACTER:
+            return ""
+        self._waiting = []
+        return self.vocabulary.joint + text
+
+    def rest(self) -> str:
+        """What still waits at the end."""
+        waiting, self._waiting = self._waiting, []
+        return self.vocabulary.joint + self.vocabulary.decode(waiting) if waiting else ""

@@ -76,6 +76,18 @@ def test_a_stream_begins_with_a_learned_state():
     same([torch.stack([stream(x_t) for x_t in x])], [layer(x)[0].detach()])
 
 
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_a_stream_goes_on_from_a_state_that_it_is_given(backend):
+    layer = cw.Recurrent(cw.cells.LSTM(I, H).double(), 2, backend=backend)
+    x = torch.randn(6, 2, I, dtype=torch.float64)
+    first, second = layer.stream(2), layer.stream(2)
+    for x_t in x[:4]:
+        first(x_t)
+    second(x[5])
+    second.state = first.state
+    same([torch.stack([second(x_t) for x_t in x[4:]])], [layer(x)[0][4:].detach()])
+
+
 def test_what_a_stream_refuses():
     for layer in (cw.Recurrent(cw.cells.GRU(I, H), bidirectional=True), cw.LSTM(I, H, bidirectional=True)):
         with pytest.raises(

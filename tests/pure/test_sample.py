@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cellwright.errors import SettingError
-from cellwright.text.sample import Picker, sample
+from cellwright.text.sample import Picker, pick_rows, sample
 
 LOGITS = torch.log(torch.tensor([0.5, 0.25, 0.15, 0.1]))
 
@@ -57,3 +57,23 @@ def test_the_same_seed_picks_the_same():
 
     first, again, other = (list(sample(even, [0], 30, Picker(), seed)) for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_rows_are_picked_as_each_alone():
+    logits = torch.randn(len(RULES), 4)
+    pickers = [picker for picker, _ in RULES]
+
+    def generators():
+        return [torch.Generator().manual_seed(seed) for seed in range(len(RULES))]
+
+    together, apart = generators(), generators()
+    for _ in range(20):
+        alone = [picker.pick(row, one) for picker, row, one in zip(pickers, logits, apart, strict=True)]
+        assert pick_rows(logits, pickers, together) == alone
+
+
+def test_a_pick_is_that_of_multinomial():
+    generator, same = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
+    for logits in torch.randn(50, 30):
+        expected = torch.multinomial(logits.softmax(0), 1, generator=same).item()
+        assert Picker().pick(logits, generator) == expected

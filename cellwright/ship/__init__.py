@@ -1,0 +1,1 @@
+"""8. Shipping: a trained model leaves the workshop."""
