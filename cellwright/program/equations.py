@@ -35,11 +35,18 @@ def equation(graph: Graph, place: int, inside: Container[int], names: dict[int, 
     atom = graph.atoms[place]
     if place not in inside or atom.op not in OPS or (depth and place in graph.names) or depth > 12:
         return label(graph, place, names)
-    parts = [equation(graph, arg.atom, inside, names, depth + 1) for arg in atom.args]
+    parts = [_part(graph, arg, inside, names, depth + 1) for arg in atom.args]
     if "(" in OPS[atom.op].text[1:]:  # a function: its brackets are enough
         parts = [_bare(part) for part in parts]
     text = OPS[atom.op].text.format(*parts)
     return _bare(text) if depth == 0 else text
+
+
+def _part(graph: Graph, arg: Read, inside: Container[int], names: dict[int, str], depth: int) -> str:
+    text, width = equation(graph, arg.atom, inside, names, depth), graph.atoms[arg.atom].width
+    if not arg.step or arg.width == width:
+        return text
+    return f"{text if text.isidentifier() else f'({_bare(text)})'}[{arg.start}:{arg.start + arg.width}]"
 
 
 def _bare(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,10 +67,8 @@ class Body:
             self.alike.add(self.names[place])
 
     def _value(self, place: int, atom: Atom) -> str:
-        if atom.op == "x":
-            return self.x
-        if atom.op == "state":
-            return self.before[atom.detail]
+        if atom.op in INPUTS:
+            return self.x if atom.op == "x" else self.before[int(atom.detail)]
         if atom.op == "const":
             return self.nodes.number(atom.detail)
         if atom.op == "weight":
@@ -103,15 +101,17 @@ class Body:
         letters = "abc"[: len(args)]
         given = dict(zip(letters, args, strict=True))
 
-        def value(part: Any) -> str:
+        def value(part: ast.expr) -> str:
             if isinstance(part, ast.Name):
                 return given[part.id]
             if isinstance(part, ast.Constant):
-                return self.nodes.number(float(part.value))  # type: ignore[arg-type]
-            return self.nodes.call(part.func.id, *map(value, part.args))
+                return self.nodes.number(part.value)  # type: ignore[arg-type]
+            assert isinstance(part, ast.Call)
+            call = partial(self._call, place) if part is tree else self.nodes.call
+            return call(ast.unparse(part.func), *map(value, part.args))
 
-        tree: Any = ast.parse(text.format(*letters), mode="eval").body
-        return self._call(place, tree.func.id, *map(value, tree.args)) if isinstance(tree, ast.Call) else value(tree)
+        tree = ast.parse(text.format(*letters), mode="eval").body
+        return value(tree)
 
     def _refuse_lacking(self, place: int, atom: Atom) -> None:
         if atom.op in LACKING and str(self.nodes.dtype) == "torch.float64":
@@ -170,13 +170,13 @@ class Body:
         vector = self.weights[number]
         for dim in repeated:
             vector = vector.select(dim, 0).unsqueeze(dim)
-        return self.nodes.constant(vector.reshape(1, -1), self._label(number))
+        return self.nodes.constant(vector.reshape(1, -1).to(self.nodes.dtype), self._label(number))
 
     def _matrix(self, atom: Atom) -> tuple[Tensor, str]:
         """The weights of a product: their rows are read from the first on, in the order of its arguments."""
         first, rows = atom.detail[0], sum(arg.width for arg in atom.args)
         assert all(one._replace(row=first.row) == first for one in atom.detail)
-        matrix = self.weights[first.value][first.place]
+        matrix: Tensor = self.weights[first.value][first.place]
         matrix = matrix.t() if first.transposed else matrix
         label = self._label(first.value) + ("^T" if first.transposed else "")
         return matrix[first.row : first.row + rows, first.column : first.column + atom.width], label
@@ -190,5 +190,5 @@ def _replayed(step: Step, wanted: set[int], weights: dict[str, Tensor]) -> dict[
     atoms = [step.atoms[place] for place in wanted]
     numbers = {atom.detail[0] for atom in atoms if atom.op == "weight"}
     numbers |= {weight.value for atom in atoms if atom.op == "mm" for weight in atom.detail}
-    leaves: Callable[[Any], Tensor] = lambda leaf: weights[leaf] if isinstance(leaf, str) else leaf  # noqa: E731
-    return {number: value.detach() for number, value in step.tape.replay(numbers, leaves).items() if number in numbers}
+    values = step.tape.replay(numbers, lambda leaf: weights[leaf] if isinstance(leaf, str) else leaf)
+    return {number: values[number].detach() for number in numbers}

@@ -47,7 +47,7 @@ class Nodes:
         self.dtype = dtype
         self.prefix = "" if around else "/"
         self.nodes: list[Any] = []
-        self.names = {*taken, *(around.names if around else ())}
+        self.names: set[str] = {*taken, *(around.names if around else ())}
         self.constants: dict[str, NDArray[Any]] = around.constants if around else {}
         self._known: dict[Any, tuple[str, ...]] = {}
         self._kept: dict[Any, str] = around._kept if around else {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -85,8 +86,9 @@ def _file(model: nn.Module, signature: Signature, metadata: Mapping[str, str]) -
     opset = [onnx.helper.make_opsetid("", OPSET)]
     made = onnx.helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="cellwright")
     onnx.helper.set_model_props(made, dict(metadata))
-    onnx.checker.check_model(made, full_check=True)
-    return bytes(made.SerializeToString())
+    with _faults("the checker of ONNX accepts"):
+        onnx.checker.check_model(made, full_check=True)
+        return bytes(made.SerializeToString())
 
 
 def _model(nodes: Nodes, model: nn.Module, stack: Stack, signature: Signature) -> list[str]:
@@ -116,6 +118,16 @@ def _embedded(nodes: Nodes, embed: nn.Module, tokens: str) -> str:
     return nodes.call("Gather", nodes.constant(embed.weight, "embed.weight"), tokens)
 
 
+@contextmanager
+def _faults(who: str) -> Iterator[None]:
+    """Whatever onnx and onnxruntime raise, who have no common class of errors."""
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise ExportError(f"{who} what is exported", said, "please report it, with the cell") from error
+
+
 def _runner(content: bytes, signature: Signature) -> Runner:
     """Runs the file in onnxruntime.
 
@@ -126,11 +138,8 @@ def _runner(content: bytes, signature: Signature) -> Runner:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
-    try:
+    with _faults("onnxruntime reads"):
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of no common class
-        said = str(error).splitlines()[0]
-        raise ExportError("onnxruntime reads what is exported", said, "please report it, with the cell") from error
 
     def run(inputs: list[Tensor]) -> list[Tensor]:
         named = {value.name: tensor.numpy() for value, tensor in zip(signature.inputs, inputs, strict=True)}

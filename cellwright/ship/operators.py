@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cellwright.cells import GRU, Cell, TorchForm
-from cellwright.cells.stacked import StackedGRU, StackedGRUBefore, StackedLSTM, StackedReluRNN, StackedRNN
+from cellwright.cells.stacked import Stacked, StackedGRU, StackedGRUBefore, StackedLSTM, StackedReluRNN, StackedRNN
 from cellwright.kernels.torch_nn import is_unchanged, stacked_weights, standard_form
 from cellwright.ship.nodes import Nodes
 
@@ -48,7 +48,7 @@ def operator_of(cell: Cell, dtype: torch.dtype) -> tuple[str, Weights] | None:
     """
     if dtype != torch.float32:
         return None
-    if type(cell) in STACKED and not cell.proj_size:
+    if isinstance(cell, Stacked) and not cell.proj_size:
         biases = (
             [cell.weight_ih.new_zeros(len(cell.weight_ih))] * 2
             if cell.bias_ih is None

@@ -116,10 +116,9 @@ class Columns:
             if atom in used and atom not in part:
                 yield f"    const vec {self.at.names[atom]} = {self._between(len(slots), number, len(handed), units)};"
         known = {*slots, *handed}
-        inside = {*loop.atoms, *loop.scalars}
         for atom in sorted({*scalars, *part}):
             if atom in self.graph.names:
-                yield f"    // {self.at.names[atom]} = {equation(self.graph, atom, inside, self.at.names)}"
+                yield f"    // {self.at.names[atom]} = {equation(self.graph, atom, loop.inside, self.at.names)}"
             atoms = self.graph.atoms[atom]
             args = [self.at.operand(stage, arg, loop, known, atom in scalars) for arg in atoms.args]
             yield f"    const vec {self.at.names[atom]} = {OPS[atoms.op].c.format(*args)};"
