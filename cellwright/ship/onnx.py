@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import cellwright
 from cellwright.errors import ExportError
 from cellwright.ship.check import Exported, Runner, check_and_write
 from cellwright.ship.layers import add_layers, begin
 from cellwright.ship.nodes import IR_VERSION, OPSET, Nodes, import_onnx
 from cellwright.ship.signature import Signature, signature_of
-from cellwright.ship.stack import Stack, evaluated, layer_of, stack_of
+from cellwright.ship.stack import Stack, described, evaluated, layer_of, stack_of
 from cellwright.text.model import LanguageModel, OneHot
 
 
@@ -59,15 +58,8 @@ def export_onnx(
     """
     own = evaluated(model)
     signature = signature_of(own, lengths, state)
-    content = _file(own, signature, {**_described(own), **(metadata or {})})
+    content = _file(own, signature, {**described(own), **(metadata or {})})
     return check_and_write(Path(path), content, f"ONNX opset {OPSET}", _runner(content, signature), own, signature)
-
-
-def _described(model: nn.Module) -> dict[str, str]:
-    stack, layer = stack_of(layer_of(model)), layer_of(model)
-    sizes = {"num_layers": layer.num_layers, "bidirectional": layer.bidirectional}
-    hidden = {"hidden_size": stack.cells[0].hidden_size, "cell": stack.cells[0]}
-    return {"cellwright": cellwright.__version__, **{name: str(value) for name, value in {**hidden, **sizes}.items()}}
 
 
 # The graph.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+import cellwright
 from cellwright.cells import Cell
 from cellwright.errors import ExportError
 from cellwright.layers import Recurrent
@@ -39,7 +40,7 @@ def evaluated(model: nn.Module) -> nn.Module:
     if not isinstance(model, (Recurrent, Standard, LanguageModel)):
         raise ExportError(
             "what is exported is a cw.Recurrent, RNN, GRU, LSTM, or the language model of a run",
-            f"an object of {type(model).__name__}",
+            f"{type(model).__module__}.{type(model).__qualname__}",
             "give your cell to cw.Recurrent, or make a layer of torch.nn ours: cw.from_torch(layer)",
         )
     dtype = _dtype(model)
@@ -61,6 +62,13 @@ def stack_of(layer: Any) -> Stack:
     learned = [getattr(layer, name) for name in ("h0", "c0") if name in layer._parameters]
     cells, weights = zip(*found, strict=True)
     return Stack(cells, weights, 2 if layer.bidirectional else 1, layer.batch_first, _dtype(layer), tuple(learned))
+
+
+def described(model: nn.Module) -> dict[str, str]:
+    """What a file says of the model in it."""
+    layer, stack = layer_of(model), stack_of(layer_of(model))
+    sizes = {"cell": stack.cells[0], "num_layers": layer.num_layers, "bidirectional": layer.bidirectional}
+    return {"cellwright": cellwright.__version__, **{name: str(value) for name, value in sizes.items()}}
 
 
 def _cells(layer: Any) -> Iterator[tuple[Cell, dict[str, Tensor]]]:
