@@ -19,6 +19,7 @@ from rich.table import Table
 from cellwright import __version__
 from cellwright.cells import LIBRARY, cell_label
 from cellwright.errors import CellwrightError, SettingError
+from cellwright.ship import FORMATS, export_run
 from cellwright.text.assess import assess
 from cellwright.text.compare import compare as compare_cells
 from cellwright.text.config import Settings, load_preset, preset_names
@@ -232,6 +233,23 @@ def _comparison(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a trained run.")],
+    output: Annotated[
+        Optional[Path], typer.Option("--output", help="The file to write.", show_default="model.FORMAT in the run")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = "onnx",
+    cell: CellFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the model of a run to a file for other programs, checked against the model first."""
+    exported = export_run(Run(run), output, format, cell)
+    if as_json:
+        _print_json(exported.to_dict())
+    else:
+        print(exported)
+
+
 def _console(as_json: bool) -> Console:
     return Console(stderr=as_json, emoji=False)
 
@@ -259,6 +277,7 @@ app.command("train")(with_settings(train, leave_out=("text",)))
 app.command("sample")(sample)
 app.command("eval")(evaluate)
 app.command("compare")(with_settings(compare, leave_out=("cell",)))
+app.command("export")(export)
 
 
 def _refuse(message: str) -> NoReturn:

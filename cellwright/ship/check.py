@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cellwright.errors import ExportError
+from cellwright.errors import CellwrightError, ExportError
 from cellwright.ship.signature import Signature
 from cellwright.text.files import write_atomically
 
@@ -66,6 +67,18 @@ def check_and_write(
     difference = max(_difference(run, model, signature, steps, batch) for steps, batch in SIZES)
     write_atomically(path, content)
     return Exported(path, len(content), kind, signature, difference)
+
+
+@contextmanager
+def in_words(who: str) -> Iterator[None]:
+    """Whatever the tools of others raise, which have no common class of errors, as an error of ours."""
+    try:
+        yield
+    except CellwrightError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ExportError(f"{who} what is exported", said, "please report it, with the cell") from error
 
 
 @torch.no_grad()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cellwright.errors import ExportError
-from cellwright.ship.check import Exported, Runner, check_and_write
+from cellwright.ship.check import Exported, Runner, check_and_write, in_words
 from cellwright.ship.layers import add_layers, begin
 from cellwright.ship.nodes import IR_VERSION, OPSET, Nodes, import_onnx
 from cellwright.ship.signature import Signature, signature_of
@@ -78,7 +76,7 @@ def _file(model: nn.Module, signature: Signature, metadata: Mapping[str, str]) -
     opset = [onnx.helper.make_opsetid("", OPSET)]
     made = onnx.helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="cellwright")
     onnx.helper.set_model_props(made, dict(metadata))
-    with _faults("the checker of ONNX accepts"):
+    with in_words("the checker of ONNX accepts"):
         onnx.checker.check_model(made, full_check=True)
         return bytes(made.SerializeToString())
 
@@ -110,16 +108,6 @@ def _embedded(nodes: Nodes, embed: nn.Module, tokens: str) -> str:
     return nodes.call("Gather", nodes.constant(embed.weight, "embed.weight"), tokens)
 
 
-@contextmanager
-def _faults(who: str) -> Iterator[None]:
-    """Whatever onnx and onnxruntime raise, who have no common class of errors."""
-    try:
-        yield
-    except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        raise ExportError(f"{who} what is exported", said, "please report it, with the cell") from error
-
-
 def _runner(content: bytes, signature: Signature) -> Runner:
     """Runs the file in onnxruntime.
 
@@ -130,7 +118,7 @@ def _runner(content: bytes, signature: Signature) -> Runner:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
-    with _faults("onnxruntime reads"):
+    with in_words("onnxruntime reads"):
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(inputs: list[Tensor]) -> list[Tensor]:

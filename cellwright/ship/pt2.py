@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cellwright.errors import ExportError
-from cellwright.ship.check import Exported, check_and_write
+from cellwright.errors import BackendError, ExportError
+from cellwright.kernels import choose
+from cellwright.ship.check import Exported, check_and_write, in_words
 from cellwright.ship.signature import Signature, Value, signature_of
-from cellwright.ship.stack import described, evaluated, layer_of
+from cellwright.ship.stack import described, evaluated, layer_of, stack_of
 
 EXAMPLE = (7, 5)  # T and B that are traced, and not among those checked
 METADATA = "cellwright.json"
@@ -47,8 +48,7 @@ def export_pt2(model: nn.Module, path: str | Path, metadata: Mapping[str, str] |
         What was written: its str() lists inputs, outputs and the check.
 
     Raises:
-        BackendError: backend "c" does not run the cell.
-        ExportError: torch.export fails, or the file computes something else than the model.
+        ExportError: backend "c" does not run the cell, torch.export fails, or the file computes something else.
     """
     own = evaluated(model)
     signature = signature_of(own)
@@ -64,17 +64,27 @@ def export_pt2(model: nn.Module, path: str | Path, metadata: Mapping[str, str] |
 def _file(model: nn.Module, signature: Signature, metadata: Mapping[str, str]) -> bytes:
     fused = copy.deepcopy(model)
     layer_of(fused).backend = "c"
+    _refuse_unfused(layer_of(fused))
     x, *states = signature.draw(*EXAMPLE)
     sizes = [_free(value) for value in signature.inputs]
     alone = len(states) == 1
     arguments = (x, states[0] if alone else tuple(states))
     free = (sizes[0], sizes[1] if alone else tuple(sizes[1:]))
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), in_words("torch.export traces"):
         warnings.simplefilter("ignore")  # of torch's own parts
         program = torch.export.export(fused, arguments, dynamic_shapes=free)
         torch.export.save(program, buffer, extra_files={METADATA: json.dumps(dict(metadata))})
     return buffer.getvalue()
+
+
+def _refuse_unfused(layer: Any) -> None:
+    try:
+        for cell in stack_of(layer).cells:
+            choose(cell, "c")
+    except BackendError as error:
+        rule = "a program of torch.export holds cells that backend 'c' runs: the loop over time is one operation"
+        raise ExportError(rule, error.came, "export it as ONNX, or change that line of the cell") from error
 
 
 def _free(value: Value) -> dict[int, Any]:
