@@ -11,6 +11,7 @@ from cellwright.ship.nodes import Nodes
 from cellwright.ship.operators import operate, operator_of
 from cellwright.ship.scan import scan
 from cellwright.ship.stack import Stack
+from cellwright.ship.steps import Steps, step_of
 
 
 def begin(nodes: Nodes, stack: Stack, place: int, x: str) -> str:
@@ -34,8 +35,12 @@ def add_layers(nodes: Nodes, stack: Stack, x: str, first: Sequence[str], lengths
 
     Returns:
         The output (T, B, D*H), and the last states, each (L*D, B, H).
+
+    Raises:
+        ExportError: a step cannot be traced.
     """
     count, last = stack.directions, []
+    known: Steps = {}
     for place in range(0, len(stack.cells), count):
         found = [operator_of(cell, stack.dtype) for cell in stack.cells[place : place + count]]
         prefix = f"layer {place // count}."
@@ -44,22 +49,23 @@ def add_layers(nodes: Nodes, stack: Stack, x: str, first: Sequence[str], lengths
             before = [_part(nodes, state, place, count, len(stack.cells)) for state in first]
             x, ends = operate(nodes, keys.pop(), weights, prefix, x, before, lengths)
         else:
-            x, ends = _scans(nodes, stack, place, prefix, x, first, lengths)
+            x, ends = _scans(nodes, stack, known, place, prefix, x, first, lengths)
         last.append(ends)
     return x, [_joined(nodes, ends) for ends in zip(*last, strict=True)]
 
 
 def _scans(
-    nodes: Nodes, stack: Stack, place: int, prefix: str, x: str, first: Sequence[str], lengths: str
+    nodes: Nodes, stack: Stack, known: Steps, place: int, prefix: str, x: str, first: Sequence[str], lengths: str
 ) -> tuple[str, tuple[str, ...]]:
     """A layer as one Scan for each direction: its output, and its last states, each (D, B, H)."""
     outputs, ends = [], []
     for direction in range(stack.directions):
         cell = place + direction
+        step = step_of(stack.cells[cell], stack.dtype, known)
         number = nodes.constant(np.array(cell), str(cell))
         before = [nodes.call("Gather", state, number, axis=0) for state in first]  # (B, H) each
         name = prefix if stack.directions == 1 else f"{prefix}{('forward', 'backward')[direction]}."
-        y, last = scan(nodes, stack.cells[cell], stack.weights[cell], name, x, before, lengths, bool(direction))
+        y, last = scan(nodes, stack.cells[cell], step, stack.weights[cell], name, x, before, lengths, bool(direction))
         outputs.append(y)
         ends.append([nodes.call("Unsqueeze", state, nodes.ints(0)) for state in last])
     y = outputs[0] if len(outputs) == 1 else nodes.call("Concat", *outputs, axis=-1)

@@ -9,14 +9,21 @@ import torch
 from torch import Tensor
 
 from cellwright.cells import Cell
-from cellwright.errors import ExportError
 from cellwright.ship.body import Body
 from cellwright.ship.nodes import Nodes
-from cellwright.step import Refused, capture
+from cellwright.step import Step
 
 
 def scan(
-    nodes: Nodes, cell: Cell, weights: dict[str, Tensor], prefix: str, x: str, first: list[str], ragged: str, back: bool
+    nodes: Nodes,
+    cell: Cell,
+    step: Step,
+    weights: dict[str, Tensor],
+    prefix: str,
+    x: str,
+    first: list[str],
+    ragged: str,
+    back: bool,
 ) -> tuple[str, list[str]]:
     """Add a cell that runs over a sequence, forward or back.
 
@@ -26,6 +33,7 @@ def scan(
     Args:
         nodes: the graph.
         cell: the cell.
+        step: its step, traced.
         weights: its parameters and buffers by name.
         prefix: of the names of its weights and results.
         x: the input (T, B, I).
@@ -35,11 +43,8 @@ def scan(
 
     Returns:
         The output y (T, B, O), and the states after the last step, each (B, H).
-
-    Raises:
-        ExportError: the cell's step cannot be traced.
     """
-    body, read, given = _body(nodes, cell, weights, prefix, ragged)
+    body, read, given = _body(nodes, cell, step, weights, prefix, ragged)
     inputs = (x, *([_steps(nodes, x)] if ragged else []))
     names = tuple(f"{prefix}{name}" for name in (*(f"{name}_n" for name in cell.state), "y"))
     directions = {"scan_input_directions": [int(back)] * len(inputs), "scan_output_directions": [int(back)]}
@@ -56,17 +61,9 @@ def scan(
 
 
 def _body(
-    nodes: Nodes, cell: Cell, weights: dict[str, Tensor], prefix: str, ragged: str
+    nodes: Nodes, cell: Cell, step: Step, weights: dict[str, Tensor], prefix: str, ragged: str
 ) -> tuple[Nodes, list[Any], list[Any]]:
-    """The nodes of one step, what they read and what they give: the new states and the output."""
-    try:
-        step = capture(cell, nodes.dtype)
-    except Refused as refused:
-        raise ExportError(
-            "a cell is exported by its step, traced for every row alike",
-            f"{type(cell).__name__}: {refused}",
-            "write that line with other operations; docs/fusing.md says which",
-        ) from refused
+    """The nodes of one step, what they read, and what they give: the new states and the output."""
     inner, sizes = Nodes(nodes.dtype, around=nodes), cell.state_sizes
     x, before = inner.name("x_t"), [inner.name(f"{name}_before") for name in cell.state]
     number = inner.name("t") if ragged else ""
