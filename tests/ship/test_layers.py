@@ -179,6 +179,24 @@ def test_random_cells(inputs, sizes, program, output, tmp_path):
     assert_runs_alike(path, layer, steps=3, batch=2, atol=1e-9)
 
 
+class Hidden(cw.cells.RNN):
+    """With a setting that looks like nobody's business."""
+
+    def __init__(self, input_size, hidden_size, rate):
+        super().__init__(input_size, hidden_size)
+        self._rate = rate
+
+    def step(self, x, h):
+        h = self._rate * super().step(x, h)
+        return h
+
+
+def test_cells_of_one_stack_that_differ_are_traced_each(tmp_path):
+    layer = cw.Recurrent([Hidden(3, 4, 0.5), Hidden(3, 4, 0.9)], bidirectional=True, backend="eager")
+    path = export_onnx(layer, tmp_path / "layer.onnx").path
+    assert_runs_alike(path, layer, steps=3, batch=2)
+
+
 class Reading(cw.Cell):
     """A cell to read."""
 
