@@ -15,6 +15,8 @@ from cellwright.layers import to_keras as to_keras
 from cellwright.layers import to_torch as to_torch
 from cellwright.layers import truncated as truncated
 from cellwright.probe import parameter_table as parameter_table
+from cellwright.ship import export_onnx as export_onnx
+from cellwright.ship import export_pt2 as export_pt2
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "cells",
     "detached",
     "errors",
+    "export_onnx",
+    "export_pt2",
     "from_keras",
     "from_torch",
     "parameter_table",

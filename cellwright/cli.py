@@ -20,6 +20,7 @@ from rich.table import Table
 from cellwright import __version__
 from cellwright.cells import LIBRARY, cell_label
 from cellwright.errors import CellwrightError, SettingError
+from cellwright.ship import FORMATS, export_run
 from cellwright.ship.serve import serve as serve_runs
 from cellwright.ship.serve_limits import Limits
 from cellwright.text.assess import assess
@@ -263,6 +264,23 @@ def serve(
     serve_runs(runs, host, port, limits, cell or (), threads, proxy, __version__, note)
 
 
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a trained run.")],
+    output: Annotated[
+        Optional[Path], typer.Option("--output", help="The file to write.", show_default="model.FORMAT in the run")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = "onnx",
+    cell: CellFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the model of a run to a file for other programs, checked against the model first."""
+    exported = export_run(Run(run), output, format, cell)
+    if as_json:
+        _print_json(exported.to_dict())
+    else:
+        print(exported)
+
+
 def _console(as_json: bool) -> Console:
     return Console(stderr=as_json, emoji=False)
 
@@ -291,6 +309,7 @@ app.command("sample")(sample)
 app.command("eval")(evaluate)
 app.command("serve")(serve)
 app.command("compare")(with_settings(compare, leave_out=("cell",)))
+app.command("export")(export)
 
 
 def _refuse(message: str) -> NoReturn:

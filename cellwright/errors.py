@@ -48,3 +48,7 @@ class DivergedError(CellwrightError):
 
 class MissingPackageError(CellwrightError):
     """A feature needs an optional package that is not installed."""
+
+
+class ExportError(CellwrightError):
+    """A model cannot be exported, or the exported file does not compute what the model does."""

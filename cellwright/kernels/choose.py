@@ -203,7 +203,10 @@ def _choose_traced(cell: Cell, backend: str, dtype: torch.dtype, device: str, ne
 
 
 def _choose_template(kind: Template, backend: str, dtype: torch.dtype, device: str, needs_x: bool) -> tuple[str, str]:
-    return ("eager", "") if backend == "eager" else _choose_traced(template(*kind), backend, dtype, device, needs_x)
+    if backend == "eager":
+        return "eager", ""
+    with torch._C.DisableTorchFunction():  # else torch.export notes down where gradients are switched off in here
+        return _choose_traced(template(*kind), backend, dtype, device, needs_x)
 
 
 # What torch.compiler.assume_constant_result does; that function imports all of torch._dynamo, a second or more.

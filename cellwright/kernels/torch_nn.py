@@ -21,12 +21,15 @@ KERNELS: dict[str, Callable[..., Any]] = {
 
 def standard_form(cell: Cell) -> TorchForm | None:
     """The kernel that computes exactly this cell; None where anything about the cell is its own."""
+    return cell.torch_form() if is_unchanged(cell) else None
+
+
+def is_unchanged(cell: Cell) -> bool:
+    """Whether a cell computes what the class means that says its `torch_form`: nothing was put in between."""
     form_class, step_class = _owner(type(cell), "torch_form"), _owner(type(cell), "step")
     plain = all(_owner(type(cell), name) is Cell for name in ("forward", "split_output", "initial_state"))
     hooked = cell._forward_hooks or cell._forward_pre_hooks or cell._backward_hooks or cell._backward_pre_hooks
-    if "step" in vars(cell) or hooked or not plain or not issubclass(form_class, step_class):
-        return None
-    return cell.torch_form()
+    return not ("step" in vars(cell) or hooked or not plain) and issubclass(form_class, step_class)
 
 
 def _owner(kind: type, name: str) -> type:

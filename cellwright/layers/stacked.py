@@ -114,6 +114,10 @@ class Standard(nn.RNNBase):
         names += ["weight_hr"] if self.proj_size else []
         return {name: name + suffix for name in names}
 
+    def cell_weights(self, layer: int, direction: int = 0) -> dict[str, Tensor]:
+        """The weights of a layer's cell, as the cell calls them."""
+        return {name: getattr(self, own) for name, own in self._names(layer, direction).items()}
+
     @torch.no_grad()
     def _make_orthogonal(self) -> None:
         for name, weight in self.named_parameters():
@@ -140,9 +144,7 @@ class Standard(nn.RNNBase):
         states = self._learned(self.weight_ih_l0.new_empty(1, batch_size, 1)) if "h0" in self._parameters else None
         rows = [states] if isinstance(states, Tensor) else states
         first = [None if rows is None else tuple(s[layer] for s in rows) for layer in range(self.num_layers)]
-        weights = [
-            {n: getattr(self, own) for n, own in self._names(layer, 0).items()} for layer in range(self.num_layers)
-        ]
+        weights = [self.cell_weights(layer) for layer in range(self.num_layers)]
         return Stream(list(zip(cells, weights, first, strict=True)), self.backend, batch_size)
 
     # Forward.
@@ -228,8 +230,7 @@ class Standard(nn.RNNBase):
 
     def _run_cell(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
         layer, direction = divmod(place, 2 if self.bidirectional else 1)
-        weights = {name: getattr(self, own) for name, own in self._names(layer, direction).items()}
-        return run_weights(self._kind(layer), weights, self.backend, x, state, ragged)
+        return run_weights(self._kind(layer), self.cell_weights(layer, direction), self.backend, x, state, ragged)
 
     def _between(self, y: Tensor, batch: Batch) -> Tensor:
         return nn.functional.dropout(y, self.dropout, self.training) if self.dropout else y

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 from cellwright.program.graph import Graph
-from cellwright.program.loops import Loop
 from cellwright.step.atoms import Read, Weight
 from cellwright.step.ops import OPS
 
@@ -30,17 +30,23 @@ def identifiers(graph: Graph) -> dict[int, str]:
     return found
 
 
-def equation(graph: Graph, place: int, loop: Loop, names: dict[int, str], depth: int = 0) -> str:
-    """The equation of an atom in terms of named values and of what lies in memory."""
+def equation(graph: Graph, place: int, inside: Container[int], names: dict[int, str], depth: int = 0) -> str:
+    """The equation of an atom in terms of named values and of all that is not `inside`, written out."""
     atom = graph.atoms[place]
-    inside = place in loop.atoms or place in loop.scalars
-    if not inside or atom.op not in OPS or (depth and place in graph.names) or depth > 12:
+    if place not in inside or atom.op not in OPS or (depth and place in graph.names) or depth > 12:
         return label(graph, place, names)
-    parts = [equation(graph, arg.atom, loop, names, depth + 1) for arg in atom.args]
+    parts = [_part(graph, arg, inside, names, depth + 1) for arg in atom.args]
     if "(" in OPS[atom.op].text[1:]:  # a function: its brackets are enough
         parts = [_bare(part) for part in parts]
     text = OPS[atom.op].text.format(*parts)
     return _bare(text) if depth == 0 else text
+
+
+def _part(graph: Graph, arg: Read, inside: Container[int], names: dict[int, str], depth: int) -> str:
+    text, width = equation(graph, arg.atom, inside, names, depth), graph.atoms[arg.atom].width
+    if not arg.step or arg.width == width:
+        return text
+    return f"{text if text.isidentifier() else f'({_bare(text)})'}[{arg.start}:{arg.start + arg.width}]"
 
 
 def _bare(text: str) -> str:

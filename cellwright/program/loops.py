@@ -31,6 +31,11 @@ class Loop:
     reductions: tuple[int, ...]
     scan: bool = False
 
+    @property
+    def inside(self) -> frozenset[int]:
+        """All that is computed column by column."""
+        return frozenset(self.atoms + self.scalars)
+
 
 class Levels:
     """How many passes must come before each atom of a stage."""

@@ -83,7 +83,7 @@ def _pass(program: Program, stage: str, loop: Loop, names: dict[int, str]) -> It
     last = _written_out(program, stage, loop)
     for atom in (*loop.scalars, *loop.atoms):
         if atom in last or atom in program.graph.names:
-            yield f"{names[atom]} = {equation(program.graph, atom, loop, names)}{_kept(program, stage, atom)}"
+            yield f"{names[atom]} = {equation(program.graph, atom, loop.inside, names)}{_kept(program, stage, atom)}"
     for atom in loop.reductions:
         yield f"{names[atom]} = {label(program.graph, atom, names)}"
 

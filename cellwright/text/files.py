@@ -50,7 +50,7 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     return RunError(
         "results need a directory that can be written and room on its disk",
         f"{error.strerror or error} for {path}",
-        "free some room, or name another place with --out; what was saved before is still there",
+        "free some room, or name another place; what was saved before is still there",
     )
 
 

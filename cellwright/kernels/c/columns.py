@@ -118,7 +118,7 @@ class Columns:
         known = {*slots, *handed}
         for atom in sorted({*scalars, *part}):
             if atom in self.graph.names:
-                yield f"    // {self.at.names[atom]} = {equation(self.graph, atom, loop, self.at.names)}"
+                yield f"    // {self.at.names[atom]} = {equation(self.graph, atom, loop.inside, self.at.names)}"
             atoms = self.graph.atoms[atom]
             args = [self.at.operand(stage, arg, loop, known, atom in scalars) for arg in atoms.args]
             yield f"    const vec {self.at.names[atom]} = {OPS[atoms.op].c.format(*args)};"
