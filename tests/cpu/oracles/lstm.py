@@ -20,11 +20,15 @@ def lstm_1997(p, x, h, c):
     return o * (2 * sigmoid(c) - 1), c
 
 
+def peep(p, gate, c):
+    return p.get(f"p_{gate}", 0.0) * c
+
+
 def peephole(p, x, h, c, without=None, coupled=False):
     """The vanilla LSTM of Greff et al. and all its variants that have no gate recurrence."""
 
     def gate(k, memory):
-        return 1.0 if without == k else sigmoid(total(p, k, x=x, h=h) + p[f"p_{k}"] * memory)
+        return 1.0 if without == k else sigmoid(total(p, k, x=x, h=h) + peep(p, k, memory))
 
     g = total(p, "g", x=x, h=h)
     i = gate("i", c)
@@ -35,7 +39,7 @@ def peephole(p, x, h, c, without=None, coupled=False):
 
 def full_gate(p, x, h, c, i, f, o):
     def gate(k, memory):
-        return sigmoid(total(p, k, x=x, h=h, i=i, f=f, o=o) + p[f"p_{k}"] * memory)
+        return sigmoid(total(p, k, x=x, h=h, i=i, f=f, o=o) + peep(p, k, memory))
 
     new_i, new_f = gate("i", c), gate("f", c)
     c = tanh(total(p, "g", x=x, h=h)) * new_i + c * new_f
@@ -44,10 +48,10 @@ def full_gate(p, x, h, c, i, f, o):
 
 
 def lstmp(p, x, h, c):
-    i = sigmoid(total(p, "i", x=x, h=h) + p["p_i"] * c)
-    f = sigmoid(total(p, "f", x=x, h=h) + p["p_f"] * c)
+    i = sigmoid(total(p, "i", x=x, h=h) + peep(p, "i", c))
+    f = sigmoid(total(p, "f", x=x, h=h) + peep(p, "f", c))
     c = f * c + i * tanh(total(p, "g", x=x, h=h))
-    o = sigmoid(total(p, "o", x=x, h=h) + p["p_o"] * c)
+    o = sigmoid(total(p, "o", x=x, h=h) + peep(p, "o", c))
     return (o * tanh(c)) @ p["W_mh"], c
 
 
@@ -80,16 +84,16 @@ def working_memory(p, x, h, c):
 
 
 def residual(p, x, h, c):
-    i = sigmoid(total(p, "i", x=x, h=h) + p["p_i"] * c)
-    f = sigmoid(total(p, "f", x=x, h=h) + p["p_f"] * c)
+    i = sigmoid(total(p, "i", x=x, h=h) + peep(p, "i", c))
+    f = sigmoid(total(p, "f", x=x, h=h) + peep(p, "f", c))
     c = f * c + i * tanh(total(p, "g", x=x, h=h))
     o = sigmoid(total(p, "o", x=x, h=h, c=c))
     return o * (tanh(c) @ p["W_rh"] + x @ p["W_xh"]), c
 
 
-def slstm(p, x, h, c, n, m):
+def slstm(p, x, h, c, n, m, forget="sigmoid"):
     log_i, f, o = total(p, "i", x=x, h=h), total(p, "f", x=x, h=h), sigmoid(total(p, "o", x=x, h=h))
-    log_f = np.log(sigmoid(f))
+    log_f = np.log(sigmoid(f)) if forget == "sigmoid" else f
     new_m = np.maximum(log_f + m, log_i)
     i, f = np.exp(log_i - new_m), np.exp(log_f + m - new_m)
     c = f * c + i * tanh(total(p, "z", x=x, h=h))
@@ -100,7 +104,8 @@ def slstm(p, x, h, c, n, m):
 def mc_lstm(p, x, c):
     """Mass is the first column of x. R in the paper stands left of c with columns of sum 1: for rows, rows of sum 1."""
     mass, a = x[:, :1], x[:, 1:]
-    share = c / c.sum(1, keepdims=True)
+    held = c.sum(1, keepdims=True)
+    share = c / np.where(held == 0, 1.0, held)
     i = softmax(total(p, "i", a=a, c=share))
     o = sigmoid(total(p, "o", a=a, c=share))
     m = c @ softmax(p["B_r"]) + i * mass

@@ -11,8 +11,8 @@ def elman(p, x, h, phi=tanh):
     return phi(total(p, "h", x=x, h=h))
 
 
-def indrnn(p, x, h):
-    return relu(x @ p["W_xh"] + p["u"] * h + p["b_h"])
+def indrnn(p, x, h, phi=relu):
+    return phi(x @ p["W_xh"] + p["u"] * h + p["b_h"])
 
 
 def jordan(p, x, y):
