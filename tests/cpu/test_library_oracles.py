@@ -50,8 +50,8 @@ def cell_and_oracle(case):
 
 
 def drawn_x(name, columns):
-    """Wide enough that what is cut off somewhere is met on both sides of the cut."""
-    x = 2 * torch.randn(B, columns, dtype=torch.float64)
+    """Wide enough that what is cut off somewhere, hard sigmoids farthest out, is met on both sides of the cut."""
+    x = (12 if name in ("sgu", "dsgu") else 2) * torch.randn(B, columns, dtype=torch.float64)
     if name == "mc-lstm":
         x[:, 0].abs_()  # mass
     if name == "gru-d":
