@@ -157,10 +157,45 @@ class JordanRNN(Cell):
         return y
 
 
+class LeakyRNN(Cell):
+    r"""The leaky integrator network: every unit moves part of the way to what the equation says, at a pace it learns.
+
+    >>> cell = LeakyRNN(3, 5)
+    >>> cell(torch.zeros(2, 3), torch.zeros(2, 5)).shape
+    torch.Size([2, 5])
+
+    .. math::
+        a &= \sigma(b_a) \\
+        h_t &= (1 - a) \odot h_{t-1} + a \odot \tanh(x_t W_{xh} + h_{t-1} W_{hh} + b_h)
+
+    A small a makes a slow unit. Unlike a gate, a is the same at every step.
+
+    Args:
+        input_size: columns I of x.
+        hidden_size: columns H of h.
+
+    Source: Jaeger, Lukosevicius, Popovici and Siewert (2007), Neural Networks 20(3), equation 2 with a step of 1, one
+    pace a for gain and leak, and trained weights; there a is one number, here each unit learns its own.
+    """
+
+    gates = {"h": "hidden state", "a": "pace"}
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.add_gate("h")
+        self.add_gate("a", "b")
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        a = torch.sigmoid(self.b_a)
+        h = (1 - a) * h + a * torch.tanh(x @ self.W_xh + h @ self.W_hh + self.b_h)
+        return h
+
+
 CELLS = {
     "rnn": RNN,
     "rnn-relu": partial(RNN, nonlinearity="relu"),
     "irnn": IRNN,
     "indrnn": IndRNN,
     "jordan": JordanRNN,
+    "leaky-rnn": LeakyRNN,
 }

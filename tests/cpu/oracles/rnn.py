@@ -20,6 +20,11 @@ def jordan(p, x, y):
     return tanh(hidden @ p["W_hy"] + p["b_y"])
 
 
+def leaky(p, x, h):
+    pace = sigmoid(p["b_a"])
+    return h + pace * (elman(p, x, h) - h)
+
+
 def scrn(p, x, h, s, alpha=0.95):
     s = (1 - alpha) * (x @ p["W_xs"]) + alpha * s
     h = sigmoid(s @ p["W_sh"] + x @ p["W_xh"] + h @ p["W_hh"])
@@ -87,6 +92,7 @@ ORACLES = {
     "irnn": partial(elman, phi=relu),
     "indrnn": indrnn,
     "jordan": jordan,
+    "leaky-rnn": leaky,
     "scrn": scrn,
     "fastrnn": fastrnn,
     "fastgrnn": fastgrnn,
