@@ -16,6 +16,8 @@ from cellwright.kernels import Choice, choose, run_cell
 from cellwright.layers.dropout import Dropout
 from cellwright.layers.sequences import (
     Batch,
+    Part,
+    Runner,
     State,
     check_resets,
     from_lengths,
@@ -158,9 +160,20 @@ class Recurrent(nn.Module):
             y: (T, B, D*H), laid out like x; zeros beyond a sequence's length.
             state: the final states, each after its sequence's last step, laid out like the given ones.
         """
+        return self.through(self._run, x, state, lengths, resets)
+
+    def through(
+        self,
+        run: Runner,
+        x: Tensor | PackedSequence,
+        state: Tensor | State | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Any, Any]:
+        """As a call of the layer, whose cells are run by `run(number, x, state, ragged)`."""
         batch, batched = self._batch(x, lengths, resets)
         first = self._unpack_state(state, batch, batched)
-        y, last = stack(batch, first, self._run, self.directions, self._between)
+        y, last = stack(batch, first, run, self.directions, self._between)
         given = to_given(batch, y)
         given = given if isinstance(given, PackedSequence) else self._from_time_first(given, batched)
         return given, self._pack_state(last, batch, batched)
@@ -290,10 +303,11 @@ class Recurrent(nn.Module):
         """
         if self.bidirectional:
             refuse_stream()
-        cells = [
-            (cell, {**dict(cell.named_parameters()), **dict(cell.named_buffers())}, None) for cell in self._cells()
-        ]
-        return Stream(cells, self.backend, batch_size)
+        return Stream([(*part, None) for part in self.parts()], self.backend, batch_size)
+
+    def parts(self) -> list[Part]:
+        """Every cell and its weights, layer by layer, in each forward before backward."""
+        return [Part(cell, {**dict(cell.named_parameters()), **dict(cell.named_buffers())}) for cell in self._cells()]
 
     def explain(self) -> str:
         """Which backend runs every cell, why, and its plan: what is done before, in and after the loop over time.

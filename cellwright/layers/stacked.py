@@ -15,7 +15,7 @@ from cellwright.cells.stacked import (
 )
 from cellwright.errors import SettingError
 from cellwright.kernels import run_weights
-from cellwright.layers.sequences import Batch, State, from_packed, stack, to_given
+from cellwright.layers.sequences import Batch, Part, Runner, State, from_packed, stack, to_given
 from cellwright.layers.stream import Stream, refuse_stream
 from cellwright.step import Ragged
 
@@ -50,8 +50,7 @@ class Standard(nn.RNNBase):
         return template(*self._kind(layer))
 
     def _kind(self, layer: int) -> Template:
-        directions = 2 if self.bidirectional else 1
-        inputs = self.input_size if layer == 0 else (self.proj_size or self.hidden_size) * directions
+        inputs = self.input_size if layer == 0 else (self.proj_size or self.hidden_size) * self.directions
         return (self._cell_class(), inputs, self.hidden_size, self.bias, self.proj_size, self._first().dtype)
 
     def _first(self) -> Tensor:
@@ -87,7 +86,7 @@ class Standard(nn.RNNBase):
                     nn.init.orthogonal_(block)
 
     def _add_states(self, device: Any, dtype: Any) -> None:
-        rows = self.num_layers * (2 if self.bidirectional else 1)
+        rows = self.num_layers * self.directions
         widths = self._widths()
         for name, width in zip(("h0", "c0"), widths, strict=False):
             self.register_parameter(name, nn.Parameter(torch.zeros(rows, width, device=device, dtype=dtype)))
@@ -96,14 +95,27 @@ class Standard(nn.RNNBase):
         """One step at a time, with the state carried from call to call: see `Stream`."""
         if self.bidirectional:
             refuse_stream()
-        cells = [self.cell(layer) for layer in range(self.num_layers)]
         states = self._learned(self.weight_ih_l0.new_empty(1, batch_size, 1)) if "h0" in self._parameters else None
         rows = [states] if isinstance(states, Tensor) else states
         first = [None if rows is None else tuple(s[layer] for s in rows) for layer in range(self.num_layers)]
-        weights = [
-            {n: getattr(self, own) for n, own in self._names(layer, 0).items()} for layer in range(self.num_layers)
+        cells = [(*part, state) for part, state in zip(self.parts(), first, strict=True)]
+        return Stream(cells, self.backend, batch_size)
+
+    def parts(self) -> list[Part]:
+        """Every cell and its weights, layer by layer, in each forward before backward."""
+        return [
+            Part(self.cell(layer), self._weights(layer, direction))
+            for layer in range(self.num_layers)
+            for direction in range(self.directions)
         ]
-        return Stream(list(zip(cells, weights, first, strict=True)), self.backend, batch_size)
+
+    def _weights(self, layer: int, direction: int) -> dict[str, Tensor]:
+        return {name: getattr(self, own) for name, own in self._names(layer, direction).items()}
+
+    @property
+    def directions(self) -> int:
+        """2 where every layer also reads from the end, else 1."""
+        return 2 if self.bidirectional else 1
 
     # Forward.
 
@@ -122,7 +134,7 @@ class Standard(nn.RNNBase):
             given: Any = self.torch_class.forward(self, input, hx)  # its own words where the input is wrong
             if self._plain():
                 return given
-        return self._run(input, hx)
+        return self.through(self._run_cell, input, hx)
 
     def _without_autocast(self, input: Any, hx: Any) -> Any:
         """Under autocast on the CPU the loops run in the type of the weights, and give it."""
@@ -155,7 +167,7 @@ class Standard(nn.RNNBase):
         if hx is None:
             return True
         given = (hx,) if isinstance(hx, Tensor) else hx
-        widths, rows = self._widths(), self.num_layers * (2 if self.bidirectional else 1)
+        widths, rows = self._widths(), self.num_layers * self.directions
         if packed:
             batch: tuple[int, ...] = (int(input.batch_sizes[0]),)
         else:
@@ -167,11 +179,13 @@ class Standard(nn.RNNBase):
             s.shape == (rows, *batch, width) and s.dtype == x.dtype and s.device == x.device for s, width in pairs
         )
 
-    def _run(self, input: Any, hx: Any) -> Any:
+    def through(self, run: Runner, input: Any, hx: Any = None) -> Any:
+        """As a call of the layer, whose cells are run by `run(number, x, state, ragged)`, in equations of ours."""
+        if hx is None and "h0" in self._parameters:
+            hx = self._learned(input)
         batched = isinstance(input, PackedSequence) or input.dim() == 3
         batch = self._batch(input, batched)
-        directions = 2 if self.bidirectional else 1
-        y, last = stack(batch, self._states(batch, hx, batched), self._run_cell, directions, self._between)
+        y, last = stack(batch, self._states(batch, hx, batched), run, self.directions, self._between)
         given = to_given(batch, y)
         if not isinstance(given, PackedSequence):
             given = given.squeeze(1) if not batched else given.transpose(0, 1) if self.batch_first else given
@@ -189,7 +203,7 @@ class Standard(nn.RNNBase):
         return Batch(input.transpose(0, 1) if self.batch_first else input)
 
     def _states(self, batch: Batch, hx: Any, batched: bool) -> list[State]:
-        rows = self.num_layers * (2 if self.bidirectional else 1)
+        rows = self.num_layers * self.directions
         if hx is None:
             zeros = [batch.x.new_zeros(batch.rows(), width) for width in self._widths()]
             return [tuple(zeros)] * rows
@@ -199,9 +213,8 @@ class Standard(nn.RNNBase):
         return [tuple(s[place] for s in tall) for place in range(rows)]
 
     def _run_cell(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
-        layer, direction = divmod(place, 2 if self.bidirectional else 1)
-        weights = {name: getattr(self, own) for name, own in self._names(layer, direction).items()}
-        return run_weights(self._kind(layer), weights, self.backend, x, state, ragged)
+        layer, direction = divmod(place, self.directions)
+        return run_weights(self._kind(layer), self._weights(layer, direction), self.backend, x, state, ragged)
 
     def _between(self, y: Tensor, batch: Batch) -> Tensor:
         return nn.functional.dropout(y, self.dropout, self.training) if self.dropout else y
