@@ -106,8 +106,8 @@ def gradient_flow(
         x: inputs as the layer takes them, all sequences of the same length: (T, B, I) say.
         state: the states before the first step (default: zeros, or those learned).
         dtype: to compute in; torch.float64 for exactness (default: the type of the weights).
-        exact: spectral norms by a full decomposition (True), or by iteration to 7 (float32: 4) digits, which takes
-            seconds for hundreds of units (default: exact up to 64 columns).
+        exact: spectral norms by full decompositions (True), or by iterations to 4 digits (False), which takes
+            seconds for hundreds of units (default: exact up to 64 columns of all states together).
         paths_at: at how many steps, spread evenly, the shares of paths are found (0: not at all).
 
     Returns:

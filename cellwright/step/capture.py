@@ -47,8 +47,8 @@ class Step:
     dtype: torch.dtype
 
 
-def capture(cell: Cell, dtype: torch.dtype) -> Step:
-    """Trace one step of a cell.
+def capture(cell: Cell, dtype: torch.dtype, gradient_names: bool = False) -> Step:
+    """Trace one step of a cell; on request the gradient of a value i is named too: di.
 
     >>> from cellwright.cells import RNN
     >>> step = capture(RNN(3, 5), torch.float32)
@@ -58,8 +58,8 @@ def capture(cell: Cell, dtype: torch.dtype) -> Step:
         Refused: this cell's step cannot become loops; the message says why, and where.
     """
     first, second = batch_sizes(cell)[:2]
-    step = _trace(cell, dtype, first)
-    again = _trace(cell, dtype, second)
+    step = _trace(cell, dtype, first, gradient_names)
+    again = _trace(cell, dtype, second, gradient_names)
     if again.atoms != step.atoms or len(again.tape.entries) != len(step.tape.entries):
         raise Refused("the step computes something else for another batch size")
     if not all(_equal(one.leaf, other.leaf) for one, other in zip(step.tape.entries, again.tape.entries, strict=True)):
@@ -87,7 +87,7 @@ def _tensors(cell: Cell) -> Iterator[Tensor]:
     yield from cell.buffers()
 
 
-def _trace(cell: Cell, dtype: torch.dtype, batch: int) -> Step:
+def _trace(cell: Cell, dtype: torch.dtype, batch: int, gradient_names: bool) -> Step:
     trace = Trace(batch, dtype)
     generator = torch.Generator().manual_seed(batch)
 
@@ -107,7 +107,7 @@ def _trace(cell: Cell, dtype: torch.dtype, batch: int) -> Step:
     primal = [tensor.requires_grad_(tensor.is_floating_point()) for tensor in inputs]
     before = _plain_attributes(cell)
     names: dict[int, str] = {}
-    see = partial(_name, trace, names)
+    see = partial(_name, trace, names, gradient_names)
     with torch.enable_grad(), trace, watched(type(cell), getattr(cell, "module", None), see), _in_words():
         result = torch.func.functional_call(cell, {**given, **fixed}, (x, *states))
     if _plain_attributes(cell) != before:
@@ -220,7 +220,9 @@ def _plain_attributes(cell: Cell) -> list[Any]:
     ]
 
 
-def _name(trace: Trace, names: dict[int, str], name: str, tensor: Tensor) -> None:
+def _name(trace: Trace, names: dict[int, str], gradient_too: bool, name: str, tensor: Tensor) -> None:
+    if gradient_too and tensor.requires_grad and not tensor.is_leaf:
+        tensor.register_hook(partial(_name, trace, names, False, f"d{name}"))  # type: ignore[no-untyped-call]
     with _disable_current_modes():
         shadow = trace.shadows.get(tensor.detach())
         if shadow is None or shadow.dim() != 2:

@@ -160,7 +160,7 @@ def test_iterated_norms_are_exact_ones():
     layer, x = cw.LSTM(I, 40, dtype=torch.float64), torch.randn(12, B, I, dtype=torch.float64)
     exact, found = (gradient_flow(layer, x, exact=way)[0] for way in (True, False))
     for name in ("h", "c", "all states"):
-        torch.testing.assert_close(found.norms(name), exact.norms(name), atol=0, rtol=1e-7)
+        torch.testing.assert_close(found.norms(name), exact.norms(name), atol=0, rtol=1e-4)
     assert SpectralNorm(exact=False)(torch.zeros(2, 30, 30)).tolist() == [0, 0]
 
 
