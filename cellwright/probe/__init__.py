@@ -6,3 +6,5 @@ from cellwright.probe.gradients import gradient_flow as gradient_flow
 from cellwright.probe.parameters import parameter_table as parameter_table
 from cellwright.probe.record import Recording as Recording
 from cellwright.probe.record import record as record
+from cellwright.probe.tracking import shaded as shaded
+from cellwright.probe.tracking import track as track
