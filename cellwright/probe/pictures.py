@@ -38,17 +38,16 @@ def draw_gate(path: Path, text: Sequence[str], values: Tensor, name: str, title:
     figure = _figure(max(7.0, 0.125 * len(text) + 1.5), 5.2)
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3))
     blanks = [place for place, token in enumerate(text) if token.isspace()]
-    top.plot(values.mean(1), color=COLOURS[0])
-    top.plot(blanks, values.mean(1)[blanks], "o", color=COLOURS[1], markersize=4, label="at a blank")
+    mean = values.mean(1).numpy()
+    top.plot(mean, color=COLOURS[0])
+    top.plot(blanks, mean[blanks], "o", color=COLOURS[1], markersize=4, label="at a blank")
     top.set_ylabel(f"mean {name}")
     top.grid(alpha=0.3)
     if blanks:
         top.legend(frameon=False, fontsize=8, loc="upper right", ncols=1, bbox_to_anchor=(1.0, 1.35))
     bound = float(values.abs().max())
-    limits: dict[str, Any] = (
-        {"cmap": "PuOr", "vmin": -bound, "vmax": bound} if signed else {"cmap": "cividis", "vmin": 0.0}
-    )
-    image = below.imshow(rows.T, aspect="auto", interpolation="nearest", vmax=bound, **limits)
+    colours, low = ("PuOr", -bound) if signed else ("cividis", 0.0)
+    image = below.imshow(rows.T.numpy(), colours, aspect="auto", interpolation="nearest", vmin=low, vmax=bound)
     below.set_xticks(range(len(text)), ["␣" if token.isspace() else token for token in text], fontsize=8)
     below.tick_params(axis="x", length=0)
     below.set_ylabel(f"{len(units)} units that vary most")
@@ -113,9 +112,9 @@ def draw_flow(path: Path, flows: Mapping[str, Flow], title: str, state: str = AL
     for place, (label, flow) in enumerate(flows.items()):
         look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "linestyle": STYLES[place % len(STYLES)]}
         logs = flow.log_norms.get(state, flow.log_norms[ALL]).clamp_min(-690.0)  # (lags, B)
-        norms = logs.mean(1).exp()
+        norms, least, most = (one.exp().numpy() for one in (logs.mean(1), logs.amin(1), logs.amax(1)))
         axes.plot(norms, label=f"{label}: {flow.rate(state if state in flow.log_norms else ALL):.3f} a step", **look)
-        axes.fill_between(range(len(logs)), logs.amin(1).exp(), logs.amax(1).exp(), color=look["color"], alpha=0.15)
+        axes.fill_between(range(len(logs)), least, most, color=look["color"], alpha=0.15)
         lowest = min(lowest, float(norms.min()))
         if flow.log_bound is not None:
             bound = [flow.bound(k) for k in range(len(logs))]
@@ -141,9 +140,9 @@ def draw_behaviour(path: Path, behaviours: Sequence[Behaviour], title: str) -> N
     rows = figure.subplots(len(behaviours), 1, squeeze=False)[:, 0]
     for axes, behaviour in zip(rows, behaviours, strict=True):
         order = behaviour.by_unit[REGIMES.index("remember")].argsort(descending=True)
-        bottom = torch.zeros(len(order), dtype=torch.float64)
+        bottom = torch.zeros(len(order), dtype=torch.float64).numpy()
         for place, name in enumerate(("remember", "add", "overwrite", "erase")):
-            share = behaviour.by_unit[REGIMES.index(name)][order]
+            share = behaviour.by_unit[REGIMES.index(name)][order].numpy()
             label = f"{name} {behaviour.shares[name]:.0%}"
             axes.bar(range(len(order)), share, 1.0, bottom, color=COLOURS[place], label=label)
             bottom = bottom + share
