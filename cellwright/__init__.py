@@ -14,7 +14,11 @@ from cellwright.layers import from_torch as from_torch
 from cellwright.layers import to_keras as to_keras
 from cellwright.layers import to_torch as to_torch
 from cellwright.layers import truncated as truncated
+from cellwright.probe import draw as draw
+from cellwright.probe import gate_behaviour as gate_behaviour
+from cellwright.probe import gradient_flow as gradient_flow
 from cellwright.probe import parameter_table as parameter_table
+from cellwright.probe import record as record
 from cellwright.ship import export_onnx as export_onnx
 from cellwright.ship import export_pt2 as export_pt2
 
@@ -29,12 +33,16 @@ __all__ = [
     "adapt",
     "cells",
     "detached",
+    "draw",
     "errors",
     "export_onnx",
     "export_pt2",
     "from_keras",
     "from_torch",
+    "gate_behaviour",
+    "gradient_flow",
     "parameter_table",
+    "record",
     "to_keras",
     "to_torch",
     "truncated",

@@ -27,6 +27,8 @@ from cellwright.text.assess import assess
 from cellwright.text.compare import compare as compare_cells
 from cellwright.text.config import Settings, load_preset, preset_names
 from cellwright.text.flags import changes, with_settings
+from cellwright.text.inspect import as_json as summary_of
+from cellwright.text.inspect import inspect as look_inside
 from cellwright.text.job import Job, Outcome, note_to
 from cellwright.text.launch import resume_job, start_job
 from cellwright.text.run import Run, free_name, refuse_existing
@@ -281,6 +283,26 @@ def export(
         print(exported)
 
 
+def inspect(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a trained run.")],
+    text: Annotated[
+        Optional[str], typer.Argument(help="The text to look at it on.", show_default="what the run held out")
+    ] = None,
+    out: OutFlag = None,
+    cell: CellFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Look inside a run: gates over a text, gradients through time, a page that explains them."""
+    console = _console(as_json)
+    found = look_inside(Run(run), text, out or free_name("inside", run.name), cell, note_to(console))
+    if as_json:
+        _print_json(summary_of(found))
+        return
+    for line in (*found.tracked, *found.behaviours, *(f"{n}: {flow}" for n, flow in found.flows.items())):
+        note_to(console)(str(line))
+    note_to(console)(f"pictures and what they mean: {found.path / 'index.html'}")
+
+
 def _console(as_json: bool) -> Console:
     return Console(stderr=as_json, emoji=False)
 
@@ -308,6 +330,7 @@ app.command("train")(with_settings(train, leave_out=("text",)))
 app.command("sample")(sample)
 app.command("eval")(evaluate)
 app.command("serve")(serve)
+app.command("inspect")(inspect)
 app.command("compare")(with_settings(compare, leave_out=("cell",)))
 app.command("export")(export)
 

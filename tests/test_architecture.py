@@ -14,8 +14,9 @@ from cellwright.cli import app
 PACKAGE = Path(cellwright.__file__).parent
 ORDER = ["errors", "cache", "cells", "step", "program", "kernels", "layers", "probe", "text", "ship", "cli", "__main__"]
 PUBLIC = [
-    *("GRU", "LSTM", "RNN", "Cell", "Recurrent", "__version__", "adapt", "cells", "detached", "errors"),
-    *("export_onnx", "export_pt2", "from_keras", "from_torch", "parameter_table", "to_keras", "to_torch", "truncated"),
+    *("GRU", "LSTM", "RNN", "Cell", "Recurrent", "__version__", "adapt", "cells", "detached", "draw", "errors"),
+    *("export_onnx", "export_pt2", "from_keras", "from_torch", "gate_behaviour", "gradient_flow", "parameter_table"),
+    *("record", "to_keras", "to_torch", "truncated"),
 ]
 FLAGS = Path(__file__).parent / "golden" / "flags.json"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -14,12 +14,12 @@ from cellwright.cells.cell import Cell
 class Stacked(Cell):
     """A cell whose gates are rows of weight_ih (G*H, I) and weight_hh (G*H, P), as torch.nn stacks them."""
 
-    count = 1  # gates G
+    # `gates` are in the order in which their rows are stacked.
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, proj_size: int = 0) -> None:
         super().__init__(input_size, hidden_size)
         self.proj_size = proj_size
-        rows, shown = self.count * hidden_size, proj_size or hidden_size
+        rows, shown = len(self.gates) * hidden_size, proj_size or hidden_size
         self.weight_ih = nn.Parameter(torch.zeros(rows, input_size))
         self.weight_hh = nn.Parameter(torch.zeros(rows, shown))
         self.bias_ih = nn.Parameter(torch.zeros(rows)) if bias else None
@@ -39,12 +39,14 @@ class Stacked(Cell):
 class StackedRNN(Stacked):
     """torch.nn.RNN with tanh."""
 
+    gates = {"h": "hidden state"}
+
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         h = torch.tanh(linear(x, self.weight_ih, self.bias_ih) + linear(h, self.weight_hh, self.bias_hh))
         return h
 
 
-class StackedReluRNN(Stacked):
+class StackedReluRNN(StackedRNN):
     """torch.nn.RNN with relu."""
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ class StackedReluRNN(Stacked):
 class StackedGRU(Stacked):
     """torch.nn.GRU: the reset gate acts after the product."""
 
-    count = 3
+    gates = {"r": "reset gate", "z": "update gate", "n": "candidate"}
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         xr, xz, xn = linear(x, self.weight_ih, self.bias_ih).chunk(3, 1)
@@ -67,10 +69,8 @@ class StackedGRU(Stacked):
         return h
 
 
-class StackedGRUBefore(Stacked):
+class StackedGRUBefore(StackedGRU):
     """The GRU of Cho et al. (2014) on the same weights: the reset gate acts before the product."""
-
-    count = 3
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         xr, xz, xn = linear(x, self.weight_ih, self.bias_ih).chunk(3, 1)
@@ -87,7 +87,7 @@ class StackedLSTM(Stacked):
     """torch.nn.LSTM, with proj_size that of Sak et al. (2014), whose h is a projection."""
 
     state = ("h", "c")
-    count = 4
+    gates = {"i": "input gate", "f": "forget gate", "g": "cell candidate", "o": "output gate"}
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = linear(x, self.weight_ih, self.bias_ih) + linear(h, self.weight_hh, self.bias_hh)

@@ -139,7 +139,18 @@ def run_weights(
                 f"backend {found!r}",
                 "compile less",
             )
-    cell = template(*kind)
+    return run_with(template(*kind), weights, backend, x, state, ragged)
+
+
+def run_with(
+    cell: Cell,
+    weights: dict[str, Tensor],
+    backend: str,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    ragged: Ragged | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """As `run_cell`, of a cell in whose place these weights are taken."""
     entry = None if backend == "eager" else choose(cell, backend, x).entry
     if entry is not None and entry.fused is not None and not traced(x):
         return run_fused(entry.fused, weights, cell, x, state, ragged)

@@ -16,6 +16,8 @@ from cellwright.kernels import Choice, choose, run_cell
 from cellwright.layers.dropout import Dropout
 from cellwright.layers.sequences import (
     Batch,
+    Part,
+    Runner,
     State,
     check_resets,
     from_lengths,
@@ -164,9 +166,20 @@ class Recurrent(nn.Module):
             y: (T, B, D*H), laid out like x; zeros beyond a sequence's length.
             state: the final states, each after its sequence's last step, laid out like the given ones.
         """
+        return self.through(self._run, x, state, lengths, resets)
+
+    def through(
+        self,
+        run: Runner,
+        x: Tensor | PackedSequence,
+        state: Tensor | State | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Any, Any]:
+        """As a call of the layer, whose cells are run by `run(number, x, state, ragged)`."""
         batch, batched = self._batch(x, lengths, resets)
         first = self._unpack_state(state, batch, batched)
-        y, last = stack(batch, first, self._run, self.directions, self._between)
+        y, last = stack(batch, first, self._fed(run), self.directions, self._between)
         given = to_given(batch, y)
         given = given if isinstance(given, PackedSequence) else self._from_time_first(given, batched)
         return given, self._states().pack(last, batch, batched)
@@ -174,9 +187,22 @@ class Recurrent(nn.Module):
     def _run(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
         cell = self.cells[place]
         assert isinstance(cell, Cell)
-        if type(cell).feed is not Cell.feed:
-            x, ragged = _fed(cell, x, ragged)
         return run_cell(cell, self.backend, x, state, ragged)
+
+    def _fed(self, run: Runner) -> Runner:
+        """The same on what cells read in place of x, where they read something else."""
+
+        def fed(place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
+            cell = self.cells[place]
+            assert isinstance(cell, Cell)
+            if type(cell).feed is Cell.feed:
+                return run(place, x, state, ragged)
+            if ragged is None:
+                return run(place, cell.feed(Feed(x)).x, state, None)
+            given = cell.feed(Feed(x, places(ragged)[1], ragged.resets))
+            return run(place, given.x, state, ragged._replace(resets=given.resets))
+
+        return fed
 
     def _between(self, y: Tensor, batch: Batch) -> Tensor:
         return self.dropout(y) if batch.ragged is None else self.dropout.packed(y, places(batch.ragged)[1])
@@ -276,10 +302,11 @@ class Recurrent(nn.Module):
         """
         if self.bidirectional:
             refuse_stream()
-        cells = [
-            (cell, {**dict(cell.named_parameters()), **dict(cell.named_buffers())}, None) for cell in self._cells()
-        ]
-        return Stream(cells, self.backend, batch_size)
+        return Stream([(*part, None) for part in self.parts()], self.backend, batch_size)
+
+    def parts(self) -> list[Part]:
+        """Every cell and its weights, layer by layer, in each forward before backward."""
+        return [Part(cell, {**dict(cell.named_parameters()), **dict(cell.named_buffers())}) for cell in self._cells()]
 
     def explain(self) -> str:
         """Which backend runs every cell, why, and its plan: what is done before, in and after the loop over time.
@@ -318,14 +345,6 @@ class Recurrent(nn.Module):
 
 def _sizes(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
     return sizes[0] if len(set(sizes)) == 1 else sizes
-
-
-def _fed(cell: Cell, x: Tensor, ragged: Ragged | None) -> tuple[Tensor, Ragged | None]:
-    """What the steps of a cell read, and the resets that it does not see to itself."""
-    if ragged is None:
-        return cell.feed(Feed(x)).x, None
-    given = cell.feed(Feed(x, places(ragged)[1], ragged.resets))
-    return given.x, ragged._replace(resets=given.resets)
 
 
 def map_tensors(change: Callable[[Any], Any], state: Any) -> Any:

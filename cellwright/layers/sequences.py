@@ -9,11 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from cellwright.cells import Cell
 from cellwright.errors import ShapeError
 from cellwright.step import Ragged
 
 State = tuple[Tensor, ...]
 Runner = Callable[[int, Tensor, State, Ragged | None], tuple[Tensor, State]]
+
+
+class Part(NamedTuple):
+    """One cell of a layer, and its weights by name."""
+
+    cell: Cell
+    weights: dict[str, Tensor]
 
 
 class Batch(NamedTuple):

@@ -15,7 +15,7 @@ from cellwright.cells.stacked import (
 )
 from cellwright.errors import SettingError
 from cellwright.kernels import run_weights
-from cellwright.layers.sequences import Batch, State, from_packed, stack, to_given
+from cellwright.layers.sequences import Batch, Part, Runner, State, from_packed, stack, to_given
 from cellwright.layers.states import States
 from cellwright.layers.stream import Stream, refuse_stream
 from cellwright.step import Ragged
@@ -84,7 +84,7 @@ class Standard(nn.RNNBase):
     def _inputs(self, layer: int) -> int:
         """Columns that a layer reads."""
         shown = self.proj_size or self.hidden_sizes[layer - 1]
-        return shown * (2 if self.bidirectional else 1) if layer else self.input_size
+        return shown * self.directions if layer else self.input_size
 
     def _first(self) -> Tensor:
         """A parameter, for its type and device."""
@@ -126,7 +126,7 @@ class Standard(nn.RNNBase):
                     nn.init.orthogonal_(block)
 
     def _add_states(self, device: Any, dtype: Any) -> None:
-        rows, widths = self.num_layers * (2 if self.bidirectional else 1), self._layout().widths[0]
+        rows, widths = self.num_layers * self.directions, self._layout().widths[0]
         if len(set(self.hidden_sizes)) > 1:
             raise SettingError(
                 "first states are learned where all layers have one size",
@@ -140,12 +140,24 @@ class Standard(nn.RNNBase):
         """One step at a time, with the state carried from call to call: see `Stream`."""
         if self.bidirectional:
             refuse_stream()
-        cells = [self.cell(layer) for layer in range(self.num_layers)]
         states = self._learned(self.weight_ih_l0.new_empty(1, batch_size, 1)) if "h0" in self._parameters else None
         rows = [states] if isinstance(states, Tensor) else states
         first = [None if rows is None else tuple(s[layer] for s in rows) for layer in range(self.num_layers)]
-        weights = [self.cell_weights(layer) for layer in range(self.num_layers)]
-        return Stream(list(zip(cells, weights, first, strict=True)), self.backend, batch_size)
+        cells = [(*part, state) for part, state in zip(self.parts(), first, strict=True)]
+        return Stream(cells, self.backend, batch_size)
+
+    def parts(self) -> list[Part]:
+        """Every cell and its weights, layer by layer, in each forward before backward."""
+        return [
+            Part(self.cell(layer), self.cell_weights(layer, direction))
+            for layer in range(self.num_layers)
+            for direction in range(self.directions)
+        ]
+
+    @property
+    def directions(self) -> int:
+        """2 where every layer also reads from the end, else 1."""
+        return 2 if self.bidirectional else 1
 
     # Forward.
 
@@ -164,7 +176,7 @@ class Standard(nn.RNNBase):
             given: Any = self.torch_class.forward(self, input, hx)  # its own words where the input is wrong
             if self._plain():
                 return given
-        return self._run(input, hx)
+        return self.through(self._run_cell, input, hx)
 
     def _without_autocast(self, input: Any, hx: Any) -> Any:
         """Under autocast on the CPU the loops run in the type of the weights, and give it."""
@@ -202,11 +214,13 @@ class Standard(nn.RNNBase):
             rows = x.shape[0 if self.batch_first else 1] if x.dim() == 3 else None
         return self._layout().fit((hx,) if self.mode != "LSTM" else hx, x, rows)
 
-    def _run(self, input: Any, hx: Any) -> Any:
+    def through(self, run: Runner, input: Any, hx: Any = None) -> Any:
+        """As a call of the layer, whose cells are run by `run(number, x, state, ragged)`, in equations of ours."""
+        if hx is None and "h0" in self._parameters:
+            hx = self._learned(input)
         batched = isinstance(input, PackedSequence) or input.dim() == 3
         batch = self._batch(input, batched)
-        directions = 2 if self.bidirectional else 1
-        y, last = stack(batch, self._states(batch, hx, batched), self._run_cell, directions, self._between)
+        y, last = stack(batch, self._states(batch, hx, batched), run, self.directions, self._between)
         given = to_given(batch, y)
         if not isinstance(given, PackedSequence):
             given = given.squeeze(1) if not batched else given.transpose(0, 1) if self.batch_first else given
@@ -229,7 +243,7 @@ class Standard(nn.RNNBase):
         ]
 
     def _run_cell(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
-        layer, direction = divmod(place, 2 if self.bidirectional else 1)
+        layer, direction = divmod(place, self.directions)
         return run_weights(self._kind(layer), self.cell_weights(layer, direction), self.backend, x, state, ragged)
 
     def _between(self, y: Tensor, batch: Batch) -> Tensor:

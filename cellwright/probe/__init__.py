@@ -1,3 +1,10 @@
-"""6. Look inside: what a layer is made of."""
+"""6. Look inside: what a layer is made of, what happens in it, how far its gradients reach."""
 
+from cellwright.probe.behaviour import gate_behaviour as gate_behaviour
+from cellwright.probe.drawing import draw as draw
+from cellwright.probe.gradients import gradient_flow as gradient_flow
 from cellwright.probe.parameters import parameter_table as parameter_table
+from cellwright.probe.record import Recording as Recording
+from cellwright.probe.record import record as record
+from cellwright.probe.tracking import shaded as shaded
+from cellwright.probe.tracking import track as track

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +15,11 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from cellwright.cells import Cell
-from cellwright.cells.adapt import Adapted
 from cellwright.step.atoms import COLUMN_BITS, Atom, Refs
 from cellwright.step.shadow import ROW_BITS, Mixed
 from cellwright.step.tape import Tape
 from cellwright.step.trace import Refused, Trace
+from cellwright.step.watch import watched
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Step:
     dtype: torch.dtype
 
 
-def capture(cell: Cell, dtype: torch.dtype) -> Step:
-    """Trace one step of a cell.
+def capture(cell: Cell, dtype: torch.dtype, gradient_names: bool = False) -> Step:
+    """Trace one step of a cell; on request the gradient of a value i is named too: di.
 
     >>> from cellwright.cells import RNN
     >>> step = capture(RNN(3, 5), torch.float32)
@@ -58,16 +57,21 @@ def capture(cell: Cell, dtype: torch.dtype) -> Step:
     Raises:
         Refused: this cell's step cannot become loops; the message says why, and where.
     """
-    taken = {size for tensor in _tensors(cell) for size in tensor.shape} | {cell.fed_size}
-    taken |= {state.shape[1] for state in cell.initial_state(1)}
-    first, second = [size for size in (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59) if size not in taken][:2]
-    step = _trace(cell, dtype, first)
-    again = _trace(cell, dtype, second)
+    first, second = batch_sizes(cell)[:2]
+    step = _trace(cell, dtype, first, gradient_names)
+    again = _trace(cell, dtype, second, gradient_names)
     if again.atoms != step.atoms or len(again.tape.entries) != len(step.tape.entries):
         raise Refused("the step computes something else for another batch size")
     if not all(_equal(one.leaf, other.leaf) for one, other in zip(step.tape.entries, again.tape.entries, strict=True)):
         raise Refused("the step takes numbers out of its tensors, past PyTorch")
     return step
+
+
+def batch_sizes(cell: Cell) -> list[int]:
+    """Numbers of rows that are nobody's number of columns, so that a tensor's shape tells whether it has rows."""
+    taken = {size for tensor in _tensors(cell) for size in tensor.shape} | {cell.fed_size}
+    taken |= {state.shape[1] for state in cell.initial_state(1)}
+    return [size for size in (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59) if size not in taken]
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -83,7 +87,7 @@ def _tensors(cell: Cell) -> Iterator[Tensor]:
     yield from cell.buffers()
 
 
-def _trace(cell: Cell, dtype: torch.dtype, batch: int) -> Step:
+def _trace(cell: Cell, dtype: torch.dtype, batch: int, gradient_names: bool) -> Step:
     trace = Trace(batch, dtype)
     generator = torch.Generator().manual_seed(batch)
 
@@ -103,7 +107,8 @@ def _trace(cell: Cell, dtype: torch.dtype, batch: int) -> Step:
     primal = [tensor.requires_grad_(tensor.is_floating_point()) for tensor in inputs]
     before = _plain_attributes(cell)
     names: dict[int, str] = {}
-    with torch.enable_grad(), trace, _named_locals(cell, trace, names), _in_words():
+    see = partial(_name, trace, names, gradient_names)
+    with torch.enable_grad(), trace, watched(cell, see), _in_words():
         result = torch.func.functional_call(cell, {**given, **fixed}, (x, *states))
     if _plain_attributes(cell) != before:
         raise Refused("the step changes attributes of its module")
@@ -215,34 +220,9 @@ def _plain_attributes(cell: Cell) -> list[Any]:
     ]
 
 
-@contextmanager
-def _named_locals(cell: Cell, trace: Trace, names: dict[int, str]) -> Iterator[None]:
-    codes = set(_step_codes(cell))
-
-    def watch(frame: FrameType, event: str, arg: Any) -> None:
-        if event == "return" and frame.f_code in codes:
-            for name, value in frame.f_locals.items():
-                if isinstance(value, Tensor):
-                    _name(trace, value, name, names)
-
-    before = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        yield
-    finally:
-        sys.setprofile(before)
-
-
-def _step_codes(cell: Cell) -> Iterator[CodeType]:
-    steps = [type(part).step for part in cell.modules() if isinstance(part, Cell)]
-    foreign = [getattr(type(part.module), "forward", None) for part in cell.modules() if isinstance(part, Adapted)]
-    for function in [*steps, *foreign]:
-        code = getattr(function, "__code__", None)
-        if code is not None:
-            yield code
-
-
-def _name(trace: Trace, tensor: Tensor, name: str, names: dict[int, str]) -> None:
+def _name(trace: Trace, names: dict[int, str], gradient_too: bool, name: str, tensor: Tensor) -> None:
+    if gradient_too and tensor.requires_grad and not tensor.is_leaf:
+        tensor.register_hook(partial(_name, trace, names, False, f"d{name}"))  # type: ignore[no-untyped-call]
     with _disable_current_modes():
         shadow = trace.shadows.get(tensor.detach())
         if shadow is None or shadow.dim() != 2:

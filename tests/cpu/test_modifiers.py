@@ -288,3 +288,11 @@ class Weightless(Cell):
     def step(self, x, h):
         h = torch.tanh(x + h)
         return h
+
+
+def test_what_a_modified_cell_computes_is_recorded_by_name():
+    layer = cw.Recurrent(drawn(Zoneout(LSTM(I, H), 0.5))).eval()
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    seen = cw.record(layer, x)
+    assert {"i", "f", "o", "g", "h", "c"} <= set(seen.layers[0].directions[0])
+    torch.testing.assert_close(seen["h"], layer(x)[0], atol=1e-13, rtol=0)

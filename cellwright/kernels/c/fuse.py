@@ -133,7 +133,8 @@ def _real(cell: Cell) -> Cell:
     if not any(parameter.is_meta for parameter in cell.parameters()):
         return cell
     real = copy.deepcopy(cell).to_empty(device="cpu")
+    dice = torch.Generator().manual_seed(0)  # and not the user's
     with torch.no_grad():
         for parameter in real.parameters():
-            parameter.normal_()
+            parameter.normal_(generator=dice)
     return real
