@@ -125,7 +125,10 @@ def draw_trials(path: Path, rows: Metrics, baselines: Mapping[int, float], title
     right.plot(*zip(*sorted(baselines.items()), strict=True), "k:", label="remembering nothing")
     left.set_ylim(-5, 105)
     _axes(left, "seeds that solved it, in %", "length", logarithmic=False)
-    _axes(right, "loss in the end (median)", "length")
+    _axes(right, "loss in the end (median)", "length", logarithmic=False)
+    right.set_yscale("log")
+    for axes in (left, right):
+        axes.set_xticks(sorted(baselines))
     _save(path, figure, title)
 
 
@@ -143,7 +146,8 @@ def _draw_trials_of_many(path: Path, rows: Metrics, cells: Sequence[str], title:
     axes.set_xticks(range(len(lengths)), lengths)
     axes.set_yticks(range(len(cells)), cells)
     axes.set_xlabel("length")
-    _save(path, figure, f"{title}: seeds that solved it")
+    axes.set_ylabel("seeds that solved it")
+    _save(path, figure, title)
 
 
 def _figure(size: tuple[float, float] = (10, 4), columns: int = 2) -> tuple[Any, Any]:

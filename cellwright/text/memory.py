@@ -68,7 +68,9 @@ def compare_on_task(
         for trial in trials(cells, task, lengths, seeds, learning, watch):
             found.append(trial)
             report.say(_line(trial))
-            _write(path, task, found)
+            write_json(path / "trials.json", [trial.to_dict() for trial in found])
+            if trial.seed == seeds[-1]:
+                _write(path, task, summary(found))
     return summary(found)
 
 
@@ -122,11 +124,8 @@ def _line(trial: Trial) -> str:
     return f"{trial.cell}, length {trial.length}, seed {trial.seed}: {ends[trial.end]}  {measured}"
 
 
-def _write(path: Path, task: str, found: Sequence[Trial]) -> None:
-    rows = summary(found)
-    write_json(path / "trials.json", [trial.to_dict() for trial in found])
+def _write(path: Path, task: str, rows: list[dict[str, Any]]) -> None:
     write_json(path / "comparison.json", rows)
     if can_draw():
         baselines = {row["length"]: find_task(task).baseline(row["length"]) for row in rows}
-        seeds = max(row["seeds"] for row in rows)
-        draw_trials(path / "comparison.png", rows, baselines, f"the task {task}, {seeds} seed{'s'[: seeds - 1]} each")
+        draw_trials(path / "comparison.png", rows, baselines, f"the task {task}, seeds of each: {rows[0]['seeds']}")
