@@ -29,7 +29,7 @@ class Learning:
     """How a network learns a task, the same for every cell.
 
     Args:
-        steps: updates of the weights, after which it is given up (default 3000).
+        steps: updates of the weights, after which it is given up (default 5000).
         hidden_size: units H (default 64: none of the tasks needs more, and more take longer).
         batch_size: sequences B of an update (default 32).
         learning_rate: of Adam, which needs less tuning from cell to cell than plain descent (default 0.005).
@@ -39,7 +39,7 @@ class Learning:
         backend: what runs the cell (default "auto").
     """
 
-    steps: int = 3000
+    steps: int = 5000
     hidden_size: int = 64
     batch_size: int = 32
     learning_rate: float = 0.005
