@@ -213,6 +213,22 @@ def test_it_takes_two_thousand_sequences_in_a_row(wrong, steps, monkeypatch):
     assert trial.loss == pytest.approx(sum(loss for _, loss, _ in told[-40:]) / 40)
 
 
+def test_every_seed_has_sequences_of_its_own_and_every_batch_too(monkeypatch):
+    batches = []
+
+    def draw(length, rows, generator):
+        batches.append(TASKS["adding"].draw(length, rows, generator))
+        return batches[-1]
+
+    monkeypatch.setitem(TASKS, "fake", dataclasses.replace(TASKS["adding"], draw=draw))
+    for seed in (0, 0, 1):
+        solve("rnn", "fake", 9, seed, Learning(steps=2, hidden_size=1, backend="eager"))
+    first, second, again, _, other, _ = [x for x, _ in batches]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
 def test_one_update_less_is_not_enough(monkeypatch):
     fake(monkeypatch)
     learning = Learning(steps=39, hidden_size=1, batch_size=50, backend="eager")

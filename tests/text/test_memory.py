@@ -130,7 +130,7 @@ class Clock:
 def test_models_of_one_size_trained_for_one_time(call, tmp_path, monkeypatch):
     monkeypatch.setattr("cellwright.text.train.time", Clock())
     out = tmp_path / "c"
-    flags = [*small_flags(epochs=1), "--parameters", 4000, "--seconds", 0.3, "--out", out]
+    flags = [*small_flags(epochs=1, backend="torch"), "--parameters", 4000, "--seconds", 0.3, "--out", out]
     status, said, err = call("compare", "rnn", "lstm", "--text", "python-docs", *flags)
     assert (status, err) == (0, "")
     assert "/1  train" not in said, "epochs are not what is counted"
@@ -146,7 +146,7 @@ def test_models_of_one_size_trained_for_one_time(call, tmp_path, monkeypatch):
 
 
 def test_seconds_end_a_training_in_the_middle_of_an_epoch_which_is_measured(tmp_path):
-    job = small_job(tmp_path / "run", seconds=0.001, epochs=5, max_tokens=20_000)
+    job = small_job(tmp_path / "run", seconds=0.001, epochs=5, max_tokens=20_000, backend="torch")
     outcome = job.train()
     assert outcome.reason == "finished"
     assert outcome.best["epoch"] == 1
@@ -157,7 +157,17 @@ def test_seconds_end_a_training_in_the_middle_of_an_epoch_which_is_measured(tmp_
 
 def test_a_cell_that_diverges_does_not_end_the_comparison(call, tmp_path):
     out = tmp_path / "c"
-    flags = [*small_flags(epochs=2), "--learning-rate", 1e30, "--clip", 0, "--schedule", "constant", "--average", 0]
+    flags = [
+        *small_flags(epochs=2, backend="torch"),
+        "--learning-rate",
+        1e30,
+        "--clip",
+        0,
+        "--schedule",
+        "constant",
+        "--average",
+        0,
+    ]
     status, said, _ = call("compare", "rnn-relu", "rnn", "--text", "python-docs", *flags, "--out", out)
     assert status == 0
     rows = json.loads((out / "comparison.json").read_text())
