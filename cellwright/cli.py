@@ -315,13 +315,13 @@ def _trials(rows: list[dict[str, Any]]) -> Table:
 
 
 def _comparison(rows: list[dict[str, Any]]) -> Table:
-    titles = ("cell", "units", "weights", "train", "held out", "bits/char", "tokens/s", "seconds")
+    titles = ("cell", "weights", "train", "held out", "bits/char", "tokens/s", "seconds")
     table = Table(*titles, caption="train, held out: perplexity")
     for row in rows:
         columns = ("train_perplexity", "val_perplexity", "val_bits_per_character")
         figures = ["-" if row.get(name) is None else f"{row[name]:.3f}" for name in columns]
         speed = [f"{row.get('tokens_per_second', 0):,.0f}", f"{row.get('seconds', 0):.1f}"]
-        table.add_row(row["cell"], f"{row['hidden_size']:,}", f"{row['parameters']:,}", *figures, *speed)
+        table.add_row(row["cell"], f"{row['parameters']:,}", *figures, *speed)
     return table
 
 

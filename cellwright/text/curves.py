@@ -64,6 +64,7 @@ def draw_comparison(path: Path, runs: Mapping[str, Metrics], title: str) -> None
         look: dict[str, Any] = {
             "color": COLOURS[place % len(COLOURS)],
             "linestyle": styles[place % len(styles)],
+            "marker": ".",
             "label": name,
         }
         left.plot([line["epoch"] for line in metrics], values, **look)
