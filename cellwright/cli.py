@@ -16,21 +16,24 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
 
 from cellwright import __version__
 from cellwright.cells import LIBRARY, cell_label
 from cellwright.errors import CellwrightError, SettingError
+from cellwright.probe import TASKS, Learning
 from cellwright.ship import FORMATS, export_run
 from cellwright.ship.serve import serve as serve_runs
 from cellwright.ship.serve_limits import Limits
 from cellwright.text.assess import assess
 from cellwright.text.compare import compare as compare_cells
 from cellwright.text.config import Settings, load_preset, preset_names
-from cellwright.text.flags import changes, with_settings
+from cellwright.text.flags import changes, join_numbers, with_settings
 from cellwright.text.inspect import as_json as summary_of
 from cellwright.text.inspect import inspect as look_inside
 from cellwright.text.job import Job, Outcome, note_to
 from cellwright.text.launch import resume_job, start_job
+from cellwright.text.memory import compare_on_task, from_flags, numbers
 from cellwright.text.run import Run, free_name, refuse_existing
 from cellwright.text.sample import Picker
 from cellwright.text.world import join_world
@@ -54,6 +57,28 @@ PresetFlag = Annotated[
 DeviceFlag = Annotated[str, typer.Option("--device", help="auto takes a GPU where there is one; or cpu, cuda.")]
 CellFlag = Annotated[Optional[str], typer.Option("--cell", help="The cell's file, where the run was trained with one.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and the course to standard error.")]
+TaskFlag = Annotated[
+    Optional[str], typer.Option("--task", help=f"A memory task instead of a text: {', '.join(TASKS)}.")
+]
+LengthsFlag = Annotated[
+    Optional[str],
+    typer.Option("--lengths", help="Of the task, as 50 100 200 or 50,100,200.", show_default="50 100 200"),
+]
+SeedsFlag = Annotated[
+    Optional[int], typer.Option("--seeds", help="Trainings from so many seeds on the task.", min=1, show_default="3")
+]
+UpdatesFlag = Annotated[
+    Optional[int],
+    typer.Option("--updates", help="Give the task up after so many.", min=1, show_default=f"{Learning.steps}"),
+]
+ForgetFlag = Annotated[
+    Optional[str],
+    typer.Option(
+        "--forget-bias",
+        help="Biases of forget gates when a task begins: a number; chrono, by its length; none, as the cell has them.",
+        show_default=f"{Learning.forget_bias}",
+    ),
+]
 SeedFlag = Annotated[int, typer.Option("--seed", help="Seed of the picks.", min=0, max=2**63 - 1)]
 
 
@@ -202,29 +227,97 @@ def _assessed(result: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
 
 
 def compare(
-    cells: Annotated[list[str], typer.Argument(help=CELLS)],
+    cells: Annotated[list[str], typer.Argument(help=f"all, or any: {CELLS}")],
+    parameters: Annotated[
+        int,
+        typer.Option(
+            "--parameters",
+            help="As many in every model, by its hidden size; 0: --hidden-size.",
+            min=0,
+            show_default="0",
+        ),
+    ] = 0,
+    task: TaskFlag = None,
+    lengths: LengthsFlag = None,
+    seeds: SeedsFlag = None,
+    updates: UpdatesFlag = None,
+    forget_bias: ForgetFlag = None,
     preset: PresetFlag = None,
     out: OutFlag = None,
     device: DeviceFlag = "auto",
     as_json: JsonFlag = False,
     **settings: Any,
 ) -> None:
-    """Train several cells alike; a table, comparison.json and comparison.png tell them apart."""
-    console, world = _console(as_json), join_world(device)
-    chosen = load_preset(preset or "default").replace(**changes(settings))
-    path = world.first(lambda: out or free_name("compare", "-".join(map(cell_label, cells))))
-    rows = compare_cells(cells, chosen, path, world, console)
+    """Train several cells alike, on a text or on a memory task; a table and pictures tell them apart.
+
+    Examples: cellwright compare rnn gru lstm; cellwright compare all --parameters 300000 --seconds 60;
+    cellwright compare rnn gru lstm --task adding --lengths 50 100 200.
+    """
+    console, given = _console(as_json), changes(settings)
+    if task is not None:
+        _refuse_text_flags(device, parameters)
+        first = given.get("seed", 0)
+        learning = from_flags(given, preset, updates, forget_bias)
+        path = out or free_name(f"compare-{task}", _names(cells))
+        runs = range(first, first + (seeds or 3))
+        rows = compare_on_task(cells, task, numbers(lengths), runs, learning, path, console)
+        _print_comparison(rows, path, as_json, console, _trials(rows))
+        return
+    _refuse_task_flags({"lengths": lengths, "seeds": seeds, "updates": updates, "forget-bias": forget_bias})
+    world = join_world(device)
+    chosen = load_preset(preset or "default").replace(**given)
+    path = world.first(lambda: out or free_name("compare", _names(cells)))
+    rows = compare_cells(cells, chosen, path, world, console, parameters)
     world.leave()
     if not world.writes:
         return
-    if as_json:
-        _print_json({"directory": str(path), "cells": rows})
-    else:
-        console.print(_comparison(rows))
-        note_to(console)(f"pictures and runs: {path}")
+    _print_comparison(rows, path, as_json, console, _comparison(rows))
     if any(row["reason"] == "stopped" for row in rows):
         note_to(console)(f"stopped: {rows[-1]['cell']} is unfinished, and cells after it have not begun")
         raise typer.Exit(130)
+
+
+def _names(cells: list[str]) -> str:
+    return "-".join(map(cell_label, cells))
+
+
+def _refuse_task_flags(given: dict[str, Any]) -> None:
+    flags = [f"--{name}" for name, value in given.items() if value is not None]
+    if flags:
+        raise SettingError(
+            f"{', '.join(flags)} {'is' if len(flags) == 1 else 'are'} for memory tasks",
+            "a comparison on texts",
+            "add --task adding, say, or leave it out",
+        )
+
+
+def _refuse_text_flags(device: str, parameters: int) -> None:
+    if device not in ("auto", "cpu") or parameters or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingError(
+            "memory tasks run in one process on the CPU, at the same --hidden-size",
+            f"--device {device}, --parameters {parameters}, {os.environ.get('WORLD_SIZE', '1')} process(es)",
+            "leave out --device and --parameters, and torchrun",
+        )
+
+
+def _print_comparison(rows: list[dict[str, Any]], path: Path, as_json: bool, console: Console, table: Table) -> None:
+    if as_json:
+        _print_json({"directory": str(path), "cells": rows})
+    else:
+        console.print(table)
+        note_to(console)(f"pictures and results: {path}")
+
+
+def _trials(rows: list[dict[str, Any]]) -> Table:
+    titles = ("cell", "length", "weights", "solved", "updates", "loss", "right", "seconds")
+    caption = "updates: median of those that solved it; loss, right: of the last 2000 sequences, median over seeds"
+    table = Table(*titles, caption=caption)
+    for row in rows:
+        solved = f"{round(row['solved'] * row['seeds'])} of {row['seeds']}"
+        updates = "-" if row["steps"] is None else f"{row['steps']:,.0f}"
+        measured = (f"{row['loss']:.5f}", f"{row['right']:.1%}", f"{row['seconds']:.0f}")
+        table.add_row(row["cell"], str(row["length"]), f"{row['parameters']:,}", solved, updates, *measured)
+    return table
 
 
 def _comparison(rows: list[dict[str, Any]]) -> Table:
@@ -232,9 +325,9 @@ def _comparison(rows: list[dict[str, Any]]) -> Table:
     table = Table(*titles, caption="train, held out: perplexity")
     for row in rows:
         columns = ("train_perplexity", "val_perplexity", "val_bits_per_character")
-        numbers = ["-" if row.get(name) is None else f"{row[name]:.3f}" for name in columns]
+        figures = ["-" if row.get(name) is None else f"{row[name]:.3f}" for name in columns]
         speed = [f"{row.get('tokens_per_second', 0):,.0f}", f"{row.get('seconds', 0):.1f}"]
-        table.add_row(row["cell"], f"{row['parameters']:,}", *numbers, *speed)
+        table.add_row(row["cell"], f"{row['parameters']:,}", *figures, *speed)
     return table
 
 
@@ -331,8 +424,17 @@ app.command("sample")(sample)
 app.command("eval")(evaluate)
 app.command("serve")(serve)
 app.command("inspect")(inspect)
-app.command("compare")(with_settings(compare, leave_out=("cell",)))
 app.command("export")(export)
+
+
+class _Lengths(TyperCommand):
+    """A command whose --lengths takes all numbers that come after it, not only the first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, join_numbers(args, "--lengths"))
+
+
+app.command("compare", cls=_Lengths)(with_settings(compare, leave_out=("cell",)))
 
 
 def _refuse(message: str) -> NoReturn:

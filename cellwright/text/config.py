@@ -68,6 +68,7 @@ class TrainingSettings:
     batch_size: int = setting("Rows of a batch, over all processes together.", low=1, below=2**31)
     steps: int = setting("Time steps of a batch: how far gradients reach back.", low=1, below=2**31)
     epochs: int = setting("Passes over the training text.", low=1, below=2**31)
+    seconds: float = setting("Train for so long instead, however many epochs that makes; 0: by --epochs.", low=0)
     optimizer: str = setting("Which optimizer.", ("adamw", "sgd"))
     learning_rate: float = setting("Largest step size.", low=0, above=True)
     weight_decay: float = setting("Pull of matrices towards zero.", low=0)

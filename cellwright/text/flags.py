@@ -49,6 +49,21 @@ def _flag(section: str, described: dataclasses.Field[Any]) -> inspect.Parameter:
     return inspect.Parameter(described.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
+def join_numbers(arguments: list[str], flag: str) -> list[str]:
+    """The arguments with all numbers after a flag as one, with commas.
+
+    >>> join_numbers(["--lengths", "50", "100", "rnn"], "--lengths")
+    ['--lengths', '50,100', 'rnn']
+    """
+    joined: list[str] = []
+    for word in arguments:
+        if word.replace(",", "").isdecimal() and len(joined) > 1 and joined[-2] == flag:
+            joined[-1] = f"{joined[-1]},{word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def changes(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given as flags."""
     given = {name: value for name, value in settings.items() if value is not None}

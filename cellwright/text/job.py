@@ -66,7 +66,8 @@ class Job:
         self.batches = make_batches(settings, corpus)
         measure = self.measure if settings.data.validation else None
         self.trainer = Trainer(self.model, self.batches, settings.training, measure, world, self)
-        self.report = Report(console, settings.training.epochs, len(self.batches), silent=not world.writes)
+        epochs = 0 if settings.training.seconds else settings.training.epochs
+        self.report = Report(console, epochs, len(self.batches), silent=not world.writes)
         self.events = events
 
     def measure(self, model: nn.Module) -> Score:

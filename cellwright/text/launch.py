@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from cellwright.cells import find_cell
 from cellwright.errors import CellError, CellwrightError, MissingPackageError, RunError, TextError
 from cellwright.text.checkpoint import load_checkpoint
-from cellwright.text.config import Settings
+from cellwright.text.config import Settings, TrainingSettings
 from cellwright.text.corpus import Corpus, load_corpus
 from cellwright.text.job import Job, make_batches, note_to
 from cellwright.text.model import LanguageModel
@@ -82,6 +82,10 @@ def resume_job(
     """
     writer = _event_writer() if tensorboard else None
     settings = run.settings().replace(**run.trusted(cell), **({"epochs": epochs} if epochs else {}))
+    if epochs and settings.training.seconds:
+        raise RunError(
+            "a training by seconds does not count epochs", f"--epochs for {run.path}", "leave it out, or train anew"
+        )
     world.check_batch(settings.training.batch_size)
     corpus = load_corpus(settings.data, vocabulary=run.vocabulary())
     if corpus.sha256 != run.config().get("sha256"):
@@ -92,7 +96,7 @@ def resume_job(
         )
     if run.last.is_file():  # before memory is taken for sizes that may be forged
         tensors, values = load_checkpoint(run.last, "training")
-        refuse_finished(run, values.get("epoch"), settings.training.epochs)
+        refuse_finished(run, values, settings.training)
         check_model(run.last, part(tensors, "model"), settings, len(corpus.vocabulary))
     events = writer(str(run.path / EVENTS)) if writer and world.writes else None
     job = Job(run, settings, corpus, world, console, events)
@@ -104,13 +108,21 @@ def resume_job(
     return job
 
 
-def refuse_finished(run: Run, done: Any, epochs: int) -> None:
+def refuse_finished(run: Run, values: Mapping[str, Any], training: TrainingSettings) -> None:
     """Refuse to go on where nothing is left to do.
 
     Raises:
         RunError: naming the flag that asks for more.
     """
-    if isinstance(done, int) and done >= epochs:
+    done, epochs, spent = values.get("epoch"), training.epochs, values.get("total_seconds")
+    if training.seconds:
+        if isinstance(spent, float) and spent >= training.seconds:
+            raise RunError(
+                "a training goes on where seconds are left",
+                f"all {training.seconds:g} over in {run.path}",
+                "train anew with more --seconds",
+            )
+    elif isinstance(done, int) and done >= epochs:
         raise RunError(
             "a training goes on where epochs are left",
             f"{done} epochs done of {epochs} in {run.path}",

@@ -17,7 +17,7 @@ class Report:
 
     Args:
         console: where to.
-        epochs: how many there will be.
+        epochs: how many there will be; 0 where that is not known.
         batches: how many each has.
         silent: show nothing (the other processes of several do not).
     """
@@ -42,8 +42,12 @@ class Report:
 
     def step(self, epoch: int, batch: int) -> None:
         """Move the bar."""
+        self.move(batch, f"epoch {epoch}{_of(self.epochs)}")
+
+    def move(self, done: int, words: str) -> None:
+        """Move the bar, with words beside it."""
         if self.bar:
-            self.bar.update(self.task, completed=batch, description=f"epoch {epoch}/{self.epochs}")
+            self.bar.update(self.task, completed=done, description=words)
 
     def epoch(self, measured: Mapping[str, Any]) -> None:
         """Print a line for an epoch."""
@@ -52,7 +56,7 @@ class Report:
     def saved(self, epoch: int, batch: int, nats: float) -> None:
         """Where no bar shows it, say how far a long epoch has come."""
         if batch and not self.bar and not self.silent:
-            place = f"epoch {epoch:>3}/{self.epochs}  batch {batch:,}/{self.batches:,}"
+            place = f"epoch {epoch:>3}{_of(self.epochs)}  batch {batch:,}/{self.batches:,}"
             self.say(f"{place}  train perplexity {math.exp(min(nats / batch, 700.0)):.3f}  saved")
 
     def say(self, line: str) -> None:
@@ -63,7 +67,7 @@ class Report:
 
 def epoch_line(measured: Mapping[str, Any], epochs: int) -> str:
     """The measurements of an epoch on one line."""
-    parts = [f"epoch {measured['epoch']:>3}/{epochs}", f"train perplexity {measured['train_perplexity']:.3f}"]
+    parts = [f"epoch {measured['epoch']:>3}{_of(epochs)}", f"train perplexity {measured['train_perplexity']:.3f}"]
     if measured["val_perplexity"] is not None:
         parts.append(
             f"validation {measured['val_perplexity']:.3f} = {measured['val_bits_per_character']:.3f} bits/char"
@@ -73,3 +77,7 @@ def epoch_line(measured: Mapping[str, Any], epochs: int) -> str:
     if measured.get("sample"):
         parts.append(repr(measured["sample"][:WIDTH]))
     return "  ".join(parts)
+
+
+def _of(epochs: int) -> str:
+    return f"/{epochs}" if epochs else ""

@@ -99,8 +99,8 @@ class Trainer:
         Raises:
             DivergedError: a loss or gradient is not a finite number.
         """
-        last = min(self.settings.epochs, stop_after or self.settings.epochs)
-        while self.progress.epoch < last and not self.out_of_patience():
+        last = stop_after or math.inf
+        while self.progress.epoch < last and not self.is_done() and not self.out_of_patience():
             self.model.train()
             for x, y in self.batches.epoch(self.progress.epoch, self.progress.batch):
                 stop, save = self.step(self.world.mine(x), self.world.mine(y))
@@ -109,9 +109,11 @@ class Trainer:
                     self.save()
                 if stop:
                     return "stopped"
+                if self.out_of_time():
+                    break
             self.finish_epoch()
             self.save()
-        if self.progress.epoch >= self.settings.epochs:
+        if self.is_done():
             return "finished"
         return "patience" if self.out_of_patience() else "stopped"
 
@@ -138,7 +140,10 @@ class Trainer:
         if self.average:
             self.average.update_parameters(self.model)
         self.carried = detach(state) if self.batches.carries_state else None
-        self.count(nats, length, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if self.settings.seconds:  # which decide on the learning rate and the end, hence are the same for all
+            [seconds] = self.world.mean([seconds])
+        self.count(nats, length, seconds)
         return stop > 0, save > 0
 
     def count(self, nats: float, norm: float, seconds: float) -> None:
@@ -151,8 +156,20 @@ class Trainer:
 
     def share_done(self) -> float:
         """The share of the whole training that is over."""
+        if self.settings.seconds:
+            return self.progress.total_seconds / self.settings.seconds
         steps = self.progress.epoch * len(self.batches) + self.progress.batch
         return steps / (self.settings.epochs * len(self.batches))
+
+    def is_done(self) -> bool:
+        """Whether all epochs, or all seconds, are over."""
+        if self.settings.seconds:
+            return self.out_of_time() and self.progress.batch == 0  # and the epoch they ended in is measured
+        return self.progress.epoch >= self.settings.epochs
+
+    def out_of_time(self) -> bool:
+        """Whether all seconds are over, where there are any."""
+        return 0 < self.settings.seconds <= self.progress.total_seconds
 
     def refuse_non_finite(self, nats: float, norm: float) -> None:
         """Stop before the weights are spoilt."""
@@ -166,7 +183,7 @@ class Trainer:
 
     def finish_epoch(self) -> None:
         """Measure, and tell the observer."""
-        done, count = self.progress, len(self.batches)
+        done, count = self.progress, self.progress.batch
         tokens = count * self.batches.batch_size * self.batches.steps
         score = self.world.agree(self.measure(self.best_model)) if self.measure else None
         perplexity = math.exp(min(done.nats / count, 700.0))
