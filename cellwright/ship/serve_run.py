@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from cellwright.cells import LIBRARY, Cell, cell_label
 from cellwright.errors import SettingError, TextError
+from cellwright.probe import record
 from cellwright.text.evaluate import count_characters
 from cellwright.text.model import LanguageModel, count_parameters
 from cellwright.text.reading import clean
@@ -190,47 +189,10 @@ def activations(model: LanguageModel, ids: Sequence[int]) -> dict[str, Tensor]:
         By name, of stacked layers "layer1.i" and so on: values (T, H), gates first and then states.
     """
     x = model.embed(torch.tensor(ids)).to(model.output.weight.dtype).unsqueeze(1)  # (T, 1, E)
+    layers = record(model.recurrent, x).layers
     found: dict[str, Tensor] = {}
-    layers = model.recurrent.num_layers
-    for place, cell in enumerate(model.recurrent.cells, 1):
-        assert isinstance(cell, Cell)
-        values, x = _values(cell, x)
-        found.update({f"layer{place}.{name}" if layers > 1 else name: one for name, one in values.items()})
+    for place, layer in enumerate(layers, 1):
+        (values,) = layer.directions
+        names = [*(name for name in values.gates if name in values), *(n for n in values if n not in values.gates)]
+        found.update({f"layer{place}.{name}" if len(layers) > 1 else name: values[name][:, 0] for name in names})
     return found
-
-
-def _values(cell: Cell, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """The named values (T, H) of one cell over x (T, 1, I), and its output (T, 1, O)."""
-    state, outputs, steps = cell.initial_state(1), [], []
-    for x_t in x:
-        with _Locals(cell) as seen:
-            y, state = cell.split_output(cell(x_t, *state))
-        outputs.append(y)
-        steps.append({**seen.values, **dict(zip(cell.state, state, strict=True))})
-    names = [*(n for n in cell.gates if n in steps[0]), *(n for n in steps[0] if n not in cell.gates)]
-    return {name: torch.cat([step[name] for step in steps]) for name in names}, torch.stack(outputs)
-
-
-class _Locals:
-    """The matrices among the local variables of a cell's step, at its return."""
-
-    def __init__(self, cell: Cell) -> None:
-        self._code, self._states = getattr(type(cell).step, "__code__", None), cell.state
-        self.values: dict[str, Tensor] = {}
-        self._before = sys.getprofile()
-
-    def __enter__(self) -> _Locals:
-        sys.setprofile(self._watch)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(self._before)
-
-    def _watch(self, frame: FrameType, event: str, arg: Any) -> None:
-        if event == "return" and frame.f_code is self._code:
-            self.values = dict(self._matrices(frame))
-
-    def _matrices(self, frame: FrameType) -> Iterator[tuple[str, Tensor]]:
-        for name, value in frame.f_locals.items():
-            if isinstance(value, Tensor) and value.dim() == 2 and len(value) == 1 and name not in ("x", *self._states):
-                yield name, value
