@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
 import cellwright
 
@@ -27,6 +28,18 @@ def test_the_code_of_the_readme_runs(capsys):
     assert space["y"].shape == (35, 32, 512)
     assert space["y_t"].shape == (1, 256)
     assert "forget gate" in capsys.readouterr().out
+
+
+def test_the_code_of_the_page_on_cells_runs_and_learns(capsys, monkeypatch, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "write_a_cell.md").read_text(), re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) < 40
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    space = {}
+    exec(code, space)
+    assert space["loss"].item() < 0.1
+    assert (tmp_path / "minimal_gate.onnx").exists()
+    assert "% f" in capsys.readouterr().out
 
 
 def test_every_file_is_in_the_layout():
