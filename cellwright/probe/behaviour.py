@@ -37,6 +37,8 @@ class Behaviour:
     def __str__(self) -> str:
         lines = [f"{self.where}: {', '.join(f'{name} {share:.1%}' for name, share in self.shares.items())}"]
         for name, shares in zip(REGIMES, self.by_unit, strict=True):
+            if not shares.any():
+                continue
             units = shares.argsort(descending=True, stable=True)[:3].tolist()
             most = ", ".join(f"{unit} ({shares[unit]:.0%})" for unit in units)
             lines.append(f"  units that {name} most: {most}")

@@ -33,11 +33,13 @@ def draw_gate(path: Path, text: Sequence[str], values: Tensor, name: str, title:
     """
     values = values.detach().float().cpu()
     signed = bool(values.min() < 0)
-    units = values.var(0).argsort(descending=True)[:MOST_UNITS]
-    rows = values[:, units[values[:, units].mean(0).argsort()]]  # (T, units)
+    blank = torch.tensor([token.isspace() for token in text])
+    rows = values[:, values.var(0).argsort(descending=True)[:MOST_UNITS]]  # (T, units)
+    if blank.any() and not blank.all():  # those that fall most at a blank come first
+        rows = rows[:, (rows[blank].mean(0) - rows[~blank].mean(0)).argsort()]
     figure = _figure(max(7.0, 0.125 * len(text) + 1.5), 5.2)
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3))
-    blanks = [place for place, token in enumerate(text) if token.isspace()]
+    blanks = blank.nonzero().flatten().tolist()
     mean = values.mean(1).numpy()
     top.plot(mean, color=COLOURS[0])
     top.plot(blanks, mean[blanks], "o", color=COLOURS[1], markersize=4, label="at a blank")
@@ -50,7 +52,7 @@ def draw_gate(path: Path, text: Sequence[str], values: Tensor, name: str, title:
     image = below.imshow(rows.T.numpy(), colours, aspect="auto", interpolation="nearest", vmin=low, vmax=bound)
     below.set_xticks(range(len(text)), ["␣" if token.isspace() else token for token in text], fontsize=8)
     below.tick_params(axis="x", length=0)
-    below.set_ylabel(f"{len(units)} units that vary most")
+    below.set_ylabel(f"{rows.shape[1]} units that vary most,\nthose that fall at blanks on top")
     below.set_yticks([])
     figure.colorbar(image, ax=[top, below], label=name, fraction=0.03, pad=0.01)
     _save(path, figure, title)

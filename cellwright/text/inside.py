@@ -69,7 +69,7 @@ def page(found: Inspection, tokens: list[str], run: str) -> str:
 
 
 def _explained(values: Values, name: str) -> str:
-    words = values.gates.get(name, f"state {name}")
+    words = values.gates.get(name, "state")
     return f"{words} {name}: {MEANINGS.get(words, 'Orange and purple are its two signs.')}"
 
 

@@ -26,7 +26,7 @@ from cellwright.text.vocabulary import Ids
 
 STEPS = 2000  # of the text that shares and means are taken over
 SHOWN = 90  # characters on the axis of a heat map
-LAGS, ROWS = 100, 4  # of gradient flow: steps, and sequences
+LAGS, ROWS = 60, 2  # of gradient flow: steps, and sequences
 
 
 def inspect(
