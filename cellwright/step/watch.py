@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from cellwright.cells import Cell
-from cellwright.cells.adapt import Adapted
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def watched(cell: Cell, see: Callable[[str, Tensor], None]) -> Iterator[None]:
     ['x', 'h', 'c', 'i', 'f', 'o', 'g']
 
     Args:
-        cell: the cell, whose `step` is watched, and the `forward` of a module of others that it adapts.
+        cell: the cell, whose `step` is watched, and the `forward` of a module of others in it, `cell.module`.
         see: is told each name and value.
     """
     codes = set(_codes(cell))
@@ -48,7 +47,7 @@ def watched(cell: Cell, see: Callable[[str, Tensor], None]) -> Iterator[None]:
 
 def _codes(cell: Cell) -> Iterator[CodeType]:
     cells = [part for part in cell.modules() if isinstance(part, Cell)]
-    foreign = [getattr(type(part.module), "forward", None) for part in cells if isinstance(part, Adapted)]
+    foreign = [getattr(type(getattr(part, "module", None)), "forward", None) for part in cells]
     for function in (*(type(part).step for part in cells), *foreign):
         code = getattr(function, "__code__", None)
         if code is not None:
