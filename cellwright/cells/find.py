@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -31,10 +32,11 @@ def find_cell(name: str) -> Callable[[int, int], Cell]:
         return LIBRARY[name]
     path, colon, class_name = name.rpartition(":")
     if not colon or not path.endswith(".py"):
+        close = difflib.get_close_matches(name, LIBRARY, cutoff=0.5) or ["lstm"]
         raise CellError(
-            f"a cell is one of {', '.join(LIBRARY)}, or path/to/file.py:Class",
+            f"a cell is one of the library's {len(LIBRARY)} (docs/cells.md lists them), or path/to/file.py:Class",
             repr(name),
-            "write one of those names, or the path of a file and a class in it",
+            f"write {' or '.join(close)}, say, or the path of a file and a class in it",
         )
     found = getattr(_load(Path(path)), class_name, None)
     if not (isinstance(found, type) and issubclass(found, Cell)):

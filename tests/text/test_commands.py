@@ -195,7 +195,10 @@ ONE_LINE = [
         ["train", write("digits.txt", b"1234567890" * 500)],
         "got a text of which that leaves nothing; write --cleaning none",
     ),
-    (["train", "python-docs", "--cell", "lstmm"], "a cell is one of rnn, rnn-relu, gru"),
+    (
+        ["train", "python-docs", "--cell", "lstmm"],
+        "docs/cells.md lists them), or path/to/file.py:Class; got 'lstmm'; write lstm or ",
+    ),
     (["train", "python-docs", "--cell", "no.py:X"], "names a file that exists; got no.py"),
     (["train", "python-docs", "--preset", "huge"], "a preset is one of d2l, default, large"),
     (["train", "python-docs", "--bidirectional"], "a language model reads forward only"),

@@ -11,9 +11,10 @@ from cellwright.cells.library.gru import GRU as GRU
 from cellwright.cells.library.lstm import LSTM as LSTM
 from cellwright.cells.library.rnn import RNN as RNN
 
+FIRST = ("rnn", "gru", "lstm")  # of the families in every list
 FAMILIES = tuple(
-    importlib.import_module(f"{__name__}.{found.name}")
-    for found in sorted(pkgutil.iter_modules(__path__), key=lambda found: found.name)
+    importlib.import_module(f"{__name__}.{name}")
+    for name in (*FIRST, *sorted({found.name for found in pkgutil.iter_modules(__path__)} - set(FIRST)))
 )
 LIBRARY: dict[str, Callable[[int, int], Cell]] = {
     name: made for family in FAMILIES for name, made in family.CELLS.items()
