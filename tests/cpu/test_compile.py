@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 T, B, I, H = 7, 2, 3, 5
+RESETS = torch.tensor([[False, True, False], [False, False, True], [True, False, False], [False, True, False]])
 ATOL = 4 * tolerance(torch.float32, T)
 
 
@@ -336,6 +337,7 @@ def test_an_exported_layer_equals_itself(name):
 
 LOADING = """
 import sys, torch, cellwright
+
 assert "torch._dynamo" not in sys.modules
 x, wanted = torch.load(sys.argv[2])
 program = torch.export.load(sys.argv[1]).module()
@@ -386,3 +388,19 @@ def test_a_program_that_cannot_be_run_says_why(text, words):
 def test_importing_the_library_leaves_the_compiler_of_torch_alone():
     code = "import sys, cellwright; assert 'torch._dynamo' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch's, where it goes on after a break
+@pytest.mark.parametrize(("given", "whole"), [({"resets": RESETS}, True), ({"lengths": [4, 2, 3]}, False)])
+def test_ragged_batches_and_resets_compile(given, whole):
+    """Resets as one graph; lengths, which decide the shapes of what is run, with a break before it."""
+    layer = cw.Recurrent(cw.cells.GRU(3, 5)).double()
+    torch.compiler.reset()
+    compiled = torch.compile(layer, fullgraph=whole, backend="aot_eager")
+    x = torch.randn(4, 3, 3, dtype=torch.float64)
+    found = []
+    for run in (compiled, layer):
+        y, h = run(x, **given)
+        found.append([y, h, *torch.autograd.grad((y * y).sum() + h.sum(), list(layer.parameters()))])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-13, rtol=0)
