@@ -1,5 +1,7 @@
 """What a layer is, as a list of equations between ways to run it: for every library cell, in sizes of any kind."""
 
+from functools import cache
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,14 +12,6 @@ import cellwright as cw
 from cellwright.cells import LIBRARY
 from tests.cpu.layers import same
 from tests.oracle import CORE, flat
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """What is tested here is not the speed of the loops."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-        yield
 
 
 def in_two(layer, x, cut):
@@ -83,13 +77,19 @@ EQUATIONS = {
 }
 
 
+@cache
+def made(name, inputs, hidden, both):
+    """A layer, planned and compiled once for all equations."""
+    return cw.Recurrent(LIBRARY[name](inputs, hidden).double(), 1, both, backend="c")
+
+
 @pytest.mark.parametrize("equation", EQUATIONS)
 @pytest.mark.parametrize("name", CORE)
 @settings(max_examples=8, deadline=None)
 @given(st.integers(2, 9), st.integers(1, 17), st.sampled_from([1, 3]), st.sampled_from([1, 9]), st.data())
 def test_both_sides_of_an_equation(name, equation, steps, batch, inputs, hidden, data):
     directions, left, right = EQUATIONS[equation]
-    layer = cw.Recurrent(LIBRARY[name](inputs, hidden).double(), 1, directions == 2, backend="c")
+    layer = made(name, inputs, hidden, directions == 2)
     x = torch.randn(steps, batch, inputs, dtype=torch.float64, requires_grad=True)
     cut = data.draw(st.integers(1, steps - 1))
     found = []

@@ -11,14 +11,6 @@ from tests.cpu.layers import same, small
 from tests.oracle import CORE, as_function, drawn_inputs, flat
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """What is tested here is not the speed of the loops."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-        yield
-
-
 @pytest.mark.parametrize("name", CORE)
 def test_gradcheck(name):
     layer = cw.Recurrent(LIBRARY[name](2, 3).double(), backend="c")

@@ -14,14 +14,6 @@ from cellwright.cells import GRU, RNN
 from tests.cpu.layers import results, same, small
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """What is tested here is not the speed of the loops."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-        yield
-
-
 @pytest.mark.parametrize(
     "optimizer",
     [

@@ -10,14 +10,6 @@ from cellwright.cells import GRU, RNN
 from tests.cpu.layers import results, same, small
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """What is tested here is not the speed of the loops."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-        yield
-
-
 @pytest.mark.parametrize(
     "wrap",
     [lambda cell: parametrizations.weight_norm(cell, "W_hh"), lambda cell: parametrizations.orthogonal(cell, "W_hh")],

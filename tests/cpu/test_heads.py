@@ -13,12 +13,6 @@ HIDDEN, STEPS = 6, 4
 CELLS = ("rnn", "gru", "gru-reset-before", "lstm", "mgu")
 
 
-@pytest.fixture(autouse=True)
-def compiled_quickly(monkeypatch):
-    """What is compiled here runs for a moment only."""
-    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-
-
 def in_heads(name, heads):
     cell = LIBRARY[name](3, HIDDEN).double()
     for weight, (_, role) in cell.roles.items():

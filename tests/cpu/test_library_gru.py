@@ -16,12 +16,6 @@ WIDE = 1000.0  # a sigmoid of it is 1, of its negative 0, exactly
 STEPS = 4
 
 
-@pytest.fixture(autouse=True)
-def compiled_quickly(monkeypatch):
-    """What is compiled here runs for a moment only."""
-    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-
-
 def drawn(cell):
     """A cell in float64 with weights that differ from each other, whatever it begins with."""
     cell = cell.double()

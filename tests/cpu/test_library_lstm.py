@@ -25,12 +25,6 @@ CELLS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def compiled_quickly(monkeypatch):
-    """What is compiled here runs for a moment only."""
-    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-
-
 def drawn(cell):
     """The cell in float64 with weights far from each other and from where they begin."""
     for parameter in cell.double().parameters():

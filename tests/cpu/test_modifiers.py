@@ -45,12 +45,6 @@ CASES += [("all", lambda i, h: GRU(i, h, reset_after=False), True)]
 CASES += [(name, nn.LSTMCell, True) for name in ("zoneout", "weight drop")]
 
 
-@pytest.fixture(autouse=True)
-def compiled_quickly(monkeypatch):
-    """What is compiled here runs for a moment only."""
-    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-
-
 def drawn(cell: nn.Module) -> Cell:
     """The cell with random weights in float64."""
     with torch.no_grad():

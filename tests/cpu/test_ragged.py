@@ -17,14 +17,6 @@ from tests.oracle import CORE, flat
 BACKENDS = ("c", "eager")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """What is tested here is not the speed of the loops."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-        yield
-
-
 def results(layer, x, run):
     """Outputs, final states and all gradients of a weighted sum of them; `run` gives y and the states."""
     x = x.clone().requires_grad_()

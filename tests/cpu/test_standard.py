@@ -28,14 +28,6 @@ T, B, I, H = 5, 4, 3, 4
 LENGTHS = [5, 2, 3, 1]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """What is tested here is not the speed of the loops."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-        yield
-
-
 def twins(name, backend="auto", dtype=torch.float64, **options):
     """Ours and torch's with the same weights."""
     ours, theirs, settings = KINDS[name]

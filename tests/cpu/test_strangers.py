@@ -25,12 +25,6 @@ ROUNDED = {"hard-gru": 1e-7}  # PyTorch's own derivative of hardsigmoid takes 1/
 FUSED = sorted(set(STRANGERS) - set(NOT_FUSED))
 
 
-@pytest.fixture(autouse=True)
-def compiled_quickly(monkeypatch):
-    """What is compiled here runs for a moment only."""
-    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-
-
 def layer_of(module: nn.Module, name: str, inputs: int, hidden: int, backend: str) -> cw.Recurrent:
     cell = cw.adapt(module, input_size=inputs, state_sizes=widths(name, hidden), output_size=output_width(name, hidden))
     return cw.Recurrent(cell, backend=backend)

@@ -1,0 +1,12 @@
+"""What is compiled in most tests runs for a moment only: it is compiled quickly, but where it is the thing tested."""
+
+import pytest
+
+AS_SHIPPED = {"test_build", "test_contract", "test_fused", "test_openmp", "test_vector", "test_fused_compiling"}
+
+
+@pytest.fixture(autouse=True)
+def compiled_quickly(request, monkeypatch):
+    """Less optimisation, half the time of the compiler."""
+    if request.module.__name__.rpartition(".")[2] not in AS_SHIPPED:
+        monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
