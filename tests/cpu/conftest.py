@@ -1,5 +1,7 @@
 """What is compiled in most tests runs for a moment only: it is compiled quickly, but where it is the thing tested."""
 
+import os
+
 import pytest
 
 AS_SHIPPED = {"test_build", "test_contract", "test_fused", "test_openmp", "test_vector", "test_fused_compiling"}
@@ -9,4 +11,4 @@ AS_SHIPPED = {"test_build", "test_contract", "test_fused", "test_openmp", "test_
 def compiled_quickly(request, monkeypatch):
     """Less optimisation, half the time of the compiler."""
     if request.module.__name__.rpartition(".")[2] not in AS_SHIPPED:
-        monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
+        monkeypatch.setenv("CELLWRIGHT_CFLAGS", f"-O1 {os.environ.get('CELLWRIGHT_CFLAGS', '')}")

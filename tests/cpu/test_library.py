@@ -26,9 +26,7 @@ def drawn(name: str) -> Cell:
 def layers(request):
     """The same cell fused and step by step."""
     torch.manual_seed(3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-        yield twins(drawn(request.param))
+    return twins(drawn(request.param))
 
 
 def states(layer, rows=B):
