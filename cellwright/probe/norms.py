@@ -38,6 +38,8 @@ class SpectralNorm:
     def __call__(self, matrices: Tensor) -> Tensor:
         if self.exact or min(matrices.shape[1:]) <= VECTORS:
             return spectral_norm(matrices)
+        scale = matrices.abs().amax((1, 2)).clamp_min(torch.finfo(matrices.dtype).tiny)
+        matrices = (matrices / scale[:, None, None]).float()  # which is enough for so many digits
         left = self._start(matrices) if self.left is None else self.left
         before = matrices.new_zeros(len(matrices))
         for _ in range(MOST):
@@ -48,7 +50,7 @@ class SpectralNorm:
                 break
             before = found
         self.left = left
-        return found
+        return found * scale
 
     @staticmethod
     def _start(matrices: Tensor) -> Tensor:

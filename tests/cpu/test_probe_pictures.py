@@ -33,7 +33,8 @@ def test_the_unit_that_follows_a_property_is_found():
         for parameter in cell.parameters():
             parameter.zero_()
         cell.W_xh[1, 3], cell.W_xh[0, 2] = 2.0, 1.0  # unit 3 follows it, unit 2 something else
-    found = {one.what: one for one in track(record(cw.Recurrent(cell), x), TEXT)}
+    layer = cw.Recurrent([cell, RNN(5, 5)], num_layers=2)
+    found = {one.what: one for one in track(record(layer, x), TEXT)}
     one = found["letters since a blank"]
     assert (one.name, one.unit) == ("h", 3)
     assert one.correlation == pytest.approx(1, abs=1e-5)
