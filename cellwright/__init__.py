@@ -19,6 +19,8 @@ from cellwright.probe import gate_behaviour as gate_behaviour
 from cellwright.probe import gradient_flow as gradient_flow
 from cellwright.probe import parameter_table as parameter_table
 from cellwright.probe import record as record
+from cellwright.probe import shaded as shaded
+from cellwright.probe import track as track
 from cellwright.ship import export_onnx as export_onnx
 from cellwright.ship import export_pt2 as export_pt2
 
@@ -43,7 +45,9 @@ __all__ = [
     "gradient_flow",
     "parameter_table",
     "record",
+    "shaded",
     "to_keras",
     "to_torch",
+    "track",
     "truncated",
 ]

@@ -12,11 +12,25 @@ import cellwright
 from cellwright.cli import app
 
 PACKAGE = Path(cellwright.__file__).parent
-ORDER = ["errors", "cache", "cells", "step", "program", "kernels", "layers", "probe", "text", "ship", "cli", "__main__"]
+ORDER = [
+    "errors",
+    "cache",
+    "figures",
+    "cells",
+    "step",
+    "program",
+    "kernels",
+    "layers",
+    "probe",
+    "text",
+    "ship",
+    "cli",
+    "__main__",
+]
 PUBLIC = [
     *("GRU", "LSTM", "RNN", "Cell", "Recurrent", "__version__", "adapt", "cells", "detached", "draw", "errors"),
     *("export_onnx", "export_pt2", "from_keras", "from_torch", "gate_behaviour", "gradient_flow", "parameter_table"),
-    *("record", "to_keras", "to_torch", "truncated"),
+    *("record", "shaded", "to_keras", "to_torch", "track", "truncated"),
 ]
 FLAGS = Path(__file__).parent / "golden" / "flags.json"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellwright.errors import MissingPackageError
+from cellwright.figures import COLOURS, STYLES, new_figure
 from cellwright.probe.behaviour import REGIMES, Behaviour
 from cellwright.probe.gradients import ALL, Flow
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = ("-", "--", "-.", ":")
 MOST_UNITS = 24  # rows of a heat map
 PLACES = ("first letter", "inside", "last letter", "blank")
 
@@ -37,7 +33,7 @@ def draw_gate(path: Path, text: Sequence[str], values: Tensor, name: str, title:
     rows = values[:, values.var(0).argsort(descending=True)[:MOST_UNITS]]  # (T, units)
     if blank.any() and not blank.all():  # those that fall most at a blank come first
         rows = rows[:, (rows[blank].mean(0) - rows[~blank].mean(0)).argsort()]
-    figure = _figure(max(7.0, 0.125 * len(text) + 1.5), 5.2)
+    figure = new_figure(max(7.0, 0.125 * len(text) + 1.5), 5.2)
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3))
     blanks = blank.nonzero().flatten().tolist()
     mean = values.mean(1).numpy()
@@ -68,7 +64,7 @@ def draw_places(path: Path, text: Sequence[str], values: Mapping[str, Tensor], t
         title: what the picture says on top.
     """
     kinds = torch.tensor(word_places(text))
-    figure = _figure(7.0, 3.6)
+    figure = new_figure(7.0, 3.6)
     axes = figure.subplots()
     width = 0.8 / len(values)
     for place, (name, value) in enumerate(values.items()):
@@ -108,7 +104,7 @@ def draw_flow(path: Path, flows: Mapping[str, Flow], title: str, state: str = AL
         title: what the picture says on top.
         state: which state's (default: of all together); where a cell has no such state, of all together.
     """
-    figure = _figure(7.5, 4.2)
+    figure = new_figure(7.5, 4.2)
     axes = figure.subplots()
     lowest = 1.0
     for place, (label, flow) in enumerate(flows.items()):
@@ -138,7 +134,7 @@ def draw_behaviour(path: Path, behaviours: Sequence[Behaviour], title: str) -> N
         behaviours: as `gate_behaviour` returns them.
         title: what the picture says on top.
     """
-    figure = _figure(8.0, 1.2 + 1.5 * len(behaviours))
+    figure = new_figure(8.0, 1.2 + 1.5 * len(behaviours))
     rows = figure.subplots(len(behaviours), 1, squeeze=False)[:, 0]
     for axes, behaviour in zip(rows, behaviours, strict=True):
         order = behaviour.by_unit[REGIMES.index("remember")].argsort(descending=True)
@@ -154,15 +150,6 @@ def draw_behaviour(path: Path, behaviours: Sequence[Behaviour], title: str) -> N
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     rows[-1].set_xlabel("units, those that remember most first")
     _save(path, figure, title)
-
-
-def _figure(width: float, height: float) -> Any:
-    try:
-        module = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        rule = "pictures need the package matplotlib"
-        raise MissingPackageError(rule, "a Python without it", 'pip install "cellwright[plot]"') from error
-    return module.Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(path: Path, figure: Any, title: str) -> None:

@@ -12,10 +12,11 @@ from rich.console import Console
 
 from cellwright.cells import LIBRARY, cell_label, find_cell
 from cellwright.errors import DivergedError, SettingError
+from cellwright.figures import COLOURS, can_draw
 from cellwright.kernels import choose
 from cellwright.text.config import Settings
 from cellwright.text.corpus import load_corpus
-from cellwright.text.curves import COLOURS, can_draw, draw_comparison, draw_ranking
+from cellwright.text.curves import draw_comparison, draw_ranking
 from cellwright.text.files import write_json
 from cellwright.text.job import Job, note_to
 from cellwright.text.launch import start_job

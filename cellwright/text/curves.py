@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cellwright.errors import MissingPackageError
+from cellwright.figures import COLOURS, new_figure
 from cellwright.text.files import write_atomically
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-HOW_TO_GET = 'pip install "cellwright[plot]"'
-
 Metrics = Sequence[Mapping[str, Any]]
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def draw_curves(path: Path, metrics: Metrics, title: str) -> None:
@@ -152,11 +142,7 @@ def _draw_trials_of_many(path: Path, rows: Metrics, cells: Sequence[str], title:
 
 
 def _figure(size: tuple[float, float] = (10, 4), columns: int = 2) -> tuple[Any, Any]:
-    try:
-        figure_module = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise MissingPackageError("pictures need the package matplotlib", "a Python without it", HOW_TO_GET) from error
-    figure = figure_module.Figure(figsize=size, layout="constrained")
+    figure = new_figure(*size)
     return figure, figure.subplots(1, columns)
 
 

@@ -15,11 +15,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cellwright.cells import cell_label
+from cellwright.figures import HOW_TO_GET, can_draw
 from cellwright.text.batches import Batches
 from cellwright.text.checkpoint import save_checkpoint
 from cellwright.text.config import Settings
 from cellwright.text.corpus import Corpus
-from cellwright.text.curves import HOW_TO_GET, can_draw, draw_curves
+from cellwright.text.curves import draw_curves
 from cellwright.text.evaluate import Score, evaluate
 from cellwright.text.files import remove_leftovers
 from cellwright.text.model import LanguageModel, count_parameters

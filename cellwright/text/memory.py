@@ -10,10 +10,11 @@ from rich.console import Console
 
 from cellwright.cells import cell_label, find_cell
 from cellwright.errors import SettingError
+from cellwright.figures import can_draw
 from cellwright.kernels import choose
 from cellwright.probe import Learning, Trial, find_task, summary, trials
 from cellwright.text.compare import each_once
-from cellwright.text.curves import can_draw, draw_trials
+from cellwright.text.curves import draw_trials
 from cellwright.text.files import cannot_write, write_json
 from cellwright.text.report import Report
 from cellwright.text.run import refuse_existing
