@@ -47,6 +47,14 @@ of the state. Every cell runs fused in C on the CPU (`backend="c"`), forward and
 """
 
 
+WITHOUT_A_NAME = """
+## Cells for columns with a meaning
+
+`cw.cells.GRUD` (Che et al. 2018) reads values, what was measured and how long ago; `cw.cells.MCLSTM` (Hoedt et al.
+2021) reads masses and conserves them. A text has no such columns, so these two have no name on the command line.
+"""
+
+
 def main() -> None:
     PAGE.write_text("\n".join(page()) + "\n", encoding="utf-8")
 
@@ -54,10 +62,11 @@ def main() -> None:
 def page() -> Iterator[str]:
     yield HEAD
     yield from table()
-    for family in FAMILIES:
+    for family in [one for one in FAMILIES if one.CELLS]:
         yield f"\n## {(family.__doc__ or '').splitlines()[0].rstrip('.')}\n"
         for name in family.CELLS:
             yield from entry(name)
+    yield WITHOUT_A_NAME
     yield from modified()
 
 
