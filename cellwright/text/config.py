@@ -161,6 +161,16 @@ def _owner(name: str) -> type:
     return next(kind for section, kind in SECTIONS.items() if name in section_fields(section))
 
 
+SINCE: dict[str, Any] = {"seconds": 0.0}  # settings of a training that came later, as they were before
+
+
+def from_run(values: Any, source: str) -> Settings:
+    """As `from_dict`, of a run that may be older than some settings: it did without them."""
+    if isinstance(values, Mapping) and isinstance(values.get("training"), Mapping):
+        values = {**values, "training": {**SINCE, **values["training"]}}
+    return from_dict(values, source)
+
+
 def from_dict(values: Any, source: str) -> Settings:
     """Settings from sections of plain values; `source` names where they are from.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from cellwright.cells import LIBRARY
 from cellwright.errors import RunError
 from cellwright.text.checkpoint import VERSION, check_tensors, load_checkpoint
-from cellwright.text.config import Settings, from_dict
+from cellwright.text.config import Settings, from_run
 from cellwright.text.corpus import KINDS, Corpus
 from cellwright.text.files import cannot_write, umask, write_atomically, write_json
 from cellwright.text.model import LanguageModel
@@ -87,7 +87,7 @@ class Run:
 
     def settings(self) -> Settings:
         """The settings of the run."""
-        return from_dict(self.config().get("settings"), str(self.path / "config.json"))
+        return from_run(self.config().get("settings"), str(self.path / "config.json"))
 
     def vocabulary(self) -> Vocabulary:
         """The vocabulary of the run."""

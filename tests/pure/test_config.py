@@ -3,7 +3,7 @@
 import pytest
 
 from cellwright.errors import SettingError
-from cellwright.text.config import SECTIONS, from_dict, load_preset, preset_names, section_fields
+from cellwright.text.config import SECTIONS, from_dict, from_run, load_preset, preset_names, section_fields
 
 WRONG = [
     ({"epochs": 0}, "epochs is at least 1 and below 2147483648; got 0; write --epochs with such a value"),
@@ -61,3 +61,11 @@ def test_a_preset_file_of_ones_own(tmp_path):
 def test_an_unknown_preset_is_refused(name):
     with pytest.raises(SettingError, match=r"a preset is one of d2l, default, large"):
         load_preset(name)
+
+
+def test_a_run_from_before_a_setting_did_without_it():
+    older = load_preset("default").to_dict()
+    del older["training"]["seconds"]
+    assert from_run(older, "a run") == load_preset("default")
+    with pytest.raises(SettingError, match="missing or unknown: seconds"):
+        from_dict(older, "a preset")
