@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,8 @@ def serve(
         SettingError: the address is taken, or not of this machine.
     """
     server_module, app_module = _packages()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    sys.setswitchinterval(0.001)  # seconds for which a look at a text may hold up the texts in the making
-    torch.set_num_threads(threads)
     limits = limits or Limits()
-    with _listen(host, port) as listening:
+    with _as_a_server(threads), _listen(host, port) as listening:
         at = app_module.Service(load_runs(paths, cells), limits)
         app = Gate(app_module.create_app(at, version), limits, at.metrics, host)
         server = server_module.server(app, limits, proxy, at.close)
@@ -61,6 +59,21 @@ def serve(
         shown = f"[{address}]" if ":" in address else address
         server.on_start = lambda: note(f"serving {', '.join(at.runs)} on http://{shown}:{port}")
         server.run([listening])
+
+
+@contextlib.contextmanager
+def _as_a_server(threads: int) -> Iterator[None]:
+    """Settings of the process while it serves, and as they were afterwards."""
+    before = signal.getsignal(signal.SIGTERM), sys.getswitchinterval(), torch.get_num_threads()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.setswitchinterval(0.001)  # seconds for which a look at a text may hold up the texts in the making
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        sys.setswitchinterval(before[1])
+        torch.set_num_threads(before[2])
 
 
 def _packages() -> tuple[Any, Any]:

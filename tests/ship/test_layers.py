@@ -67,7 +67,7 @@ def test_layers_with_the_names_of_torch(name, options, tmp_path):
     assert operators(path) == (["Scan"] * count * (1 + layer.bidirectional) if layer.proj_size else [kind] * count)
     batch, lengths = 3, torch.tensor([2, 7, 4])
     x = torch.randn((batch, 7, 3) if layer.batch_first else (7, batch, 3))
-    states = [torch.randn(count * (1 + layer.bidirectional), batch, width) for width in layer._widths()]
+    states = [torch.randn(count * (1 + layer.bidirectional), batch, width) for width in layer._layout().widths[0]]
     pack, pad = torch.nn.utils.rnn.pack_padded_sequence, torch.nn.utils.rnn.pad_packed_sequence
     with torch.no_grad():
         packed = pack(x, lengths, layer.batch_first, enforce_sorted=False)
