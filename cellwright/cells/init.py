@@ -61,24 +61,12 @@ def orthogonal(weight: Tensor, hidden_size: int) -> Tensor:
     return nn.init.orthogonal_(weight) if weight.dim() == 2 else uniform(weight, hidden_size)
 
 
-def glorot(weight: Tensor, hidden_size: int) -> Tensor:
-    """Fill a matrix from U(-a, a), a = sqrt(6 / (rows + columns)) (Glorot and Bengio 2010); vectors with 0."""
-    return nn.init.xavier_uniform_(weight) if weight.dim() == 2 else nn.init.zeros_(weight)
-
-
 def skew(weight: Tensor, hidden_size: int) -> Tensor:
     """Fill from N(0, 1/H): what antisymmetric cells (Chang et al. 2019) make W - W^T of."""
     return nn.init.normal_(weight, 0.0, hidden_size**-0.5)
 
 
-SCHEMES: dict[str, Scheme] = {
-    "uniform": uniform,
-    "tutorial": tutorial,
-    "orthogonal": orthogonal,
-    "glorot": glorot,
-    "zeros": zeros,
-    "ones": ones,
-}
+SCHEMES: dict[str, Scheme] = {"uniform": uniform, "tutorial": tutorial, "orthogonal": orthogonal}  # of whole models
 
 
 def initialise(module: nn.Module, scheme: str, hidden_size: int) -> None:

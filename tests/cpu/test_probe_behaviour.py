@@ -10,11 +10,6 @@ from cellwright.probe import gate_behaviour, record
 from cellwright.probe.behaviour import REGIMES
 
 
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-
-
 def set_gates(cell, **wanted):
     """Gates that are open or shut whatever comes: large biases and no weights."""
     with torch.no_grad():

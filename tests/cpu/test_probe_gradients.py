@@ -26,11 +26,6 @@ CELLS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-
-
 def drawn(make):
     """A layer in float64 that runs step by step, x, and states to begin with."""
     cell = make().double()

@@ -15,11 +15,6 @@ from cellwright.probe.tracking import PROPERTIES
 TEXT = "the time traveller spoke of it"
 
 
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-
-
 @pytest.fixture
 def recording():
     return record(LSTM(4, 6), torch.randn(len(TEXT), 1, 4))

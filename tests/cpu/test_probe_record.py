@@ -19,11 +19,6 @@ T, B, I, H = 6, 3, 4, 5
 LENGTHS = [3, 6, 2]
 
 
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    monkeypatch.setenv("CELLWRIGHT_CFLAGS", "-O1")
-
-
 def before(values, first=None):
     """A state before every step."""
     return torch.cat([torch.zeros_like(values[:1]) if first is None else first, values[:-1]])

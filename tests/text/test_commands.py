@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from cellwright.cli import main
 from tests.text.helpers import command, metrics, small_flags
 
 
@@ -19,19 +18,6 @@ def trained(tmp_path_factory):
     done = command("train", "python-docs", *small_flags(epochs=1), "--out", path)
     assert done.returncode == 0, done.stderr
     return path
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command in this process: exit status, standard output, standard error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 def test_train_tells_what_it_does_and_what_to_do_next(call, tmp_path):

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from cellwright.cells import LIBRARY
-from cellwright.cli import main
 from cellwright.errors import SettingError
 from cellwright.text.compare import each_once, fit
 from cellwright.text.model import LanguageModel, count_parameters
@@ -14,19 +13,6 @@ from tests.text.helpers import metrics, small_flags, small_job, small_settings
 
 TINY = ["--updates", 20, "--hidden-size", 4, "--backend", "torch", "--seeds", 2]
 PNG = b"\x89PNG"
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command in this process: exit status, standard output, standard error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 def test_a_memory_task_gives_a_table_files_and_a_picture(call, tmp_path):
