@@ -17,16 +17,29 @@ from cellwright.cells import Cell
 from cellwright.cells.stacked import Template, template
 from cellwright.errors import BackendError
 from cellwright.kernels.c.compiler import find_compiler
-from cellwright.kernels.c.function import Unrolled, run_fused
-from cellwright.kernels.c.fuse import Entry, Seen, fuse, look
 from cellwright.kernels.c.operator import leaves_of, name_of, run_operator
+from cellwright.kernels.c.run import Fused
+from cellwright.kernels.function import Unrolled, run_fused
+from cellwright.kernels.fuse import Entry, Seen, Target, fuse, look
 from cellwright.kernels.torch_nn import run_torch, standard_form
+from cellwright.kernels.triton.target import TRITON, lacking
 from cellwright.step import Ragged, unroll
 
 Runner = Callable[[Cell, Tensor, tuple[Tensor, ...], Ragged | None], tuple[Tensor, tuple[Tensor, ...]]]
 PLAIN = (int, float, str)
-BACKENDS = ("auto", "c", "torch", "eager")
+BACKENDS = ("auto", "c", "triton", "torch", "eager")
 ASKED = "asked for by name"
+
+
+def _no_compiler() -> str | None:
+    return "no C compiler was found" if find_compiler() is None else None
+
+
+C = Target("c", (torch.float32, torch.float64), _no_compiler, Fused)
+RULES = {
+    "c": "backend 'c' runs cells whose step can be traced and planned, in float32 or float64 on the CPU",
+    "triton": "backend 'triton' runs cells whose step can be traced and planned, on a GPU, with the package triton",
+}
 
 
 class Choice(NamedTuple):
@@ -63,16 +76,13 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
     if transformed(like):
         return Choice("eager", unroll, "under a transform of torch.func the equations run step by step")
     seen = look(cell)
-    entry = _fused(cell, seen, like)
+    entry = _fused(cell, seen, like, backend)
     if entry.fused is not None:
-        asked = ASKED if backend == "c" else "on the CPU it is the fastest"
-        return Choice("c", partial(run_fused, entry.fused, seen.leaves), f"{asked}: {entry.reason}", entry)
-    if backend == "c":
-        raise BackendError(
-            "backend 'c' runs cells whose step can be traced and planned, in float32 or float64 on the CPU",
-            f"{_name(cell)}: {entry.reason}",
-            "write backend='auto' or backend='eager'",
-        )
+        asked = "on the CPU it is the fastest" if backend == "auto" else ASKED
+        name = "c" if backend == "auto" else backend
+        return Choice(name, partial(run_fused, entry.fused, seen.leaves), f"{asked}: {entry.reason}", entry)
+    if backend != "auto":
+        raise BackendError(RULES[backend], f"{_name(cell)}: {entry.reason}", "write backend='auto' or backend='eager'")
     if find_compiler() is None:
         _warn_once()
     if standard_form(cell) is not None:
@@ -232,10 +242,15 @@ def transformed(like: Tensor) -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_mode >= 0
 
 
-def _fused(cell: Cell, seen: Seen, like: Tensor) -> Entry:
-    if like.device.type != "cpu":
-        return Entry(None, f"the loops in C run on the CPU, not on {like.device.type}")
-    return fuse(cell, seen, like.dtype, needs_x=like.requires_grad and torch.is_grad_enabled())
+def _fused(cell: Cell, seen: Seen, like: Tensor, backend: str) -> Entry:
+    target, lacks = C, None
+    if backend == "triton":
+        target, lacks = TRITON, lacking(like.device)
+    elif like.device.type != "cpu":
+        lacks = f"the loops in C run on the CPU, not on {like.device.type}"
+    if lacks is not None:
+        return Entry(None, lacks)
+    return fuse(target, cell, seen, like.dtype, needs_x=like.requires_grad and torch.is_grad_enabled())
 
 
 def _torch(cell: Cell, why: str) -> Choice:

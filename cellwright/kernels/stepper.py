@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from cellwright.cells import Cell
-from cellwright.kernels.c.function import Unrolled
+from cellwright.kernels.c.run import Fused
 from cellwright.kernels.c.step import Step
 from cellwright.kernels.choose import choose
+from cellwright.kernels.function import Unrolled
 
 State = tuple[Tensor, ...]
 
@@ -51,6 +52,6 @@ def stepper(cell: Cell, weights: dict[str, Tensor], backend: str, first: State) 
     """
     if backend != "torch":
         entry = choose(cell, backend, first[0]).entry
-        if entry is not None and entry.fused is not None:
+        if entry is not None and isinstance(entry.fused, Fused):
             return Step(entry.fused, {name: weight.detach() for name, weight in weights.items()}, first)
     return Plain(cell, weights, first)

@@ -14,7 +14,7 @@ from cellwright.cells.stacked import (
     template,
 )
 from cellwright.errors import SettingError
-from cellwright.kernels import run_weights
+from cellwright.kernels import BACKENDS, run_weights
 from cellwright.layers.sequences import Batch, Part, Runner, State, from_packed, stack, to_given
 from cellwright.layers.states import States
 from cellwright.layers.stream import Stream, refuse_stream
@@ -37,8 +37,8 @@ class Standard(nn.RNNBase):
     def __init__(
         self, mode: str, *sizes: Any, backend: str, orthogonal: bool, learn_state: bool, **settings: Any
     ) -> None:
-        if backend not in ("auto", "c", "eager", "torch"):
-            raise SettingError("backend is auto, c, eager or torch", repr(backend), "write backend='auto'")
+        if backend not in BACKENDS:
+            raise SettingError(f"backend is one of {', '.join(BACKENDS)}", repr(backend), "write backend='auto'")
         inputs, hidden, *rest = sizes
         self.hidden_sizes = _hidden_sizes(hidden, rest[0])
         super().__init__(mode, inputs, self.hidden_sizes[0], *rest, **settings)

@@ -40,7 +40,7 @@ class RNN(Standard):
         dtype: of the weights; float32 and float64 are fused, others run on PyTorch's kernels.
         orthogonal: draw the recurrent weights orthogonal (default: as torch.nn).
         learn_state: make the first state a parameter h0 (default: zeros).
-        backend: "auto" (default), "c", "eager" or "torch".
+        backend: "auto" (default), "c", "triton", "eager" or "torch".
     """
 
     torch_class = nn.RNN
@@ -97,7 +97,7 @@ class GRU(Standard):
             torch.nn (default), or before it, as in Cho et al. (2014), arXiv 1406.1078v3.
         orthogonal: draw the recurrent weights orthogonal (default: as torch.nn).
         learn_state: make the first state a parameter h0 (default: zeros).
-        backend: "auto" (default), "c", "eager" or "torch".
+        backend: "auto" (default), "c", "triton", "eager" or "torch".
     """
 
     torch_class = nn.GRU
@@ -160,7 +160,7 @@ class LSTM(Standard):
         forget_bias: what the two biases of the forget gate add up to at first (default: as torch.nn draws them).
         orthogonal: draw the recurrent weights orthogonal (default: as torch.nn).
         learn_state: make the first states parameters h0 and c0 (default: zeros).
-        backend: "auto" (default), "c", "eager" or "torch".
+        backend: "auto" (default), "c", "triton", "eager" or "torch".
     """
 
     torch_class = nn.LSTM

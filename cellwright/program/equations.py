@@ -17,13 +17,13 @@ add_of max_of least_of total_sum total_max total_min"""  # words that mean somet
 FOLDED = ("sum", "max", "min", "cumsum")  # operations on all columns of a row
 
 
-def identifiers(graph: Graph) -> dict[int, str]:
-    """A C name for every atom: the author's where there is one."""
+def identifiers(graph: Graph, reserved: Container[str] = frozenset(RESERVED.split())) -> dict[int, str]:
+    """A name in code for every atom: the author's where there is one."""
     found: dict[int, str] = {}
     used: set[str] = set()
     for place in range(len(graph.atoms)):
         name = re.sub(r"\W", "_", graph.names.get(place, f"v{place}"))
-        if name in RESERVED.split() or name in used or (place in graph.names and re.match(r"v_|V_|v\d+$", name)):
+        if name in reserved or name in used or (place in graph.names and re.match(r"v_|V_|v\d+$", name)):
             name = f"{name}_{place}"
         used.add(name)
         found[place] = name

@@ -1,4 +1,4 @@
-"""The table of operations on columns: how each is written in pseudocode, in C and in ONNX, and what it costs."""
+"""The table of operations on columns: how each is written in pseudocode, in code and in ONNX, and what it costs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import NamedTuple
 class Op(NamedTuple):
     """One row of the table: an operation on the arguments {0}, {1}, ... in three languages.
 
-    ONNX is written as calls of its operators, those that need no attributes; tests give 1 and 0.
+    Code is C and Triton at once: both have the same operators, and functions by the same names. ONNX is written as
+    calls of its operators, those that need no attributes; tests give 1 and 0.
     """
 
     text: str
-    c: str
+    code: str
     onnx: str
     costly: bool = False
     """Whether its result is worth keeping."""

@@ -121,7 +121,7 @@ class Columns:
                 yield f"    // {self.at.names[atom]} = {equation(self.graph, atom, loop.inside, self.at.names)}"
             atoms = self.graph.atoms[atom]
             args = [self.at.operand(stage, arg, loop, known, atom in scalars) for arg in atoms.args]
-            yield f"    const vec {self.at.names[atom]} = {OPS[atoms.op].c.format(*args)};"
+            yield f"    const vec {self.at.names[atom]} = {OPS[atoms.op].code.format(*args)};"
             known.add(atom)
         for atom in loop.reductions if last else ():
             yield from self._reduce(stage, atom, loop, known)

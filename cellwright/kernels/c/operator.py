@@ -22,9 +22,9 @@ from torch import Tensor
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
 from cellwright.kernels.c.buffers import Saved
-from cellwright.kernels.c.function import lookup
-from cellwright.kernels.c.fuse import Entry
-from cellwright.kernels.c.run import Fused
+from cellwright.kernels.c.run import Fused as Compiled
+from cellwright.kernels.function import Fused, lookup
+from cellwright.kernels.fuse import Entry
 from cellwright.program import plan
 from cellwright.step import Ragged, written
 
@@ -124,7 +124,7 @@ def _read(text: str) -> Named:
         if not all(re.fullmatch(r"\w+", state) for state in about["states"]):
             raise ValueError("states without a name")
         program = plan(written.read(about["step"]), tuple(about["states"]), True)
-        return Named(Fused(program, _plain(about["title"])), [str(name) for name in about["names"]])
+        return Named(Compiled(program, _plain(about["title"])), [str(name) for name in about["names"]])
     except BackendError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:

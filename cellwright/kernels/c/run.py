@@ -13,10 +13,10 @@ from torch import Tensor
 from cellwright.kernels.c.buffers import Layout, Pool, Saved, Sizes
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
-from cellwright.kernels.c.gradients import Gradients
 from cellwright.kernels.c.openmp import launch, thread_functions
 from cellwright.kernels.c.render import Source, render
-from cellwright.kernels.c.weights import PACK, Leaves, Weights
+from cellwright.kernels.c.weights import PACK, Weights
+from cellwright.kernels.gradients import Gradients, Leaves
 from cellwright.program import Program
 from cellwright.program.places import Place
 from cellwright.step import Ragged

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cellwright.kernels.c.buffers import Sizes
-from cellwright.kernels.c.function import lookup
 from cellwright.kernels.c.run import INFER, JOB, PACKS, Fused
+from cellwright.kernels.function import lookup
 
 SMALL = 1 << 19  # multiply-adds of a step that one thread does sooner than it wakes another
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from cellwright.kernels.c.buffers import LINE, Sizes
 from cellwright.kernels.c.render import Source
+from cellwright.kernels.gradients import Leaves
 from cellwright.program import Program
 from cellwright.program.split import TIMED
 from cellwright.step.atoms import Weight
 
 LANES = 16  # of the widest vector
 PACK = 13  # fields of a Pack in loops.h
-Leaves = Callable[[Any], Tensor]
 
 
 class Order(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from operator import is_
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -12,12 +13,21 @@ from torch import Tensor
 
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
-from cellwright.kernels.c.compiler import find_compiler
-from cellwright.kernels.c.run import Fused
-from cellwright.program import plan
+from cellwright.kernels.function import Fused
+from cellwright.program import Program, plan
 from cellwright.step import Refused, Step, capture
 
-DTYPES = (torch.float32, torch.float64)
+
+class Target(NamedTuple):
+    """A backend that compiles programs."""
+
+    name: str
+    dtypes: tuple[torch.dtype, ...]
+    """Of inputs and weights. Half ones are traced as the float32 that is computed in."""
+    missing: Callable[[], str | None]
+    """What this machine lacks for it, in words."""
+    make: Callable[[Program, str], Fused]
+    """Compiles a program with a title."""
 
 
 class Entry(NamedTuple):
@@ -36,26 +46,28 @@ class Seen(NamedTuple):
 
 
 PLAIN = (int, float, bool, str, type(None), tuple, torch.dtype)
+HALVES = (torch.float16, torch.bfloat16)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _entries: WeakKeyDictionary[Cell, dict[tuple[Any, ...], Entry]] = WeakKeyDictionary()
 _looks: WeakKeyDictionary[Cell, Look] = WeakKeyDictionary()
 _steps: WeakKeyDictionary[Cell, tuple[tuple[Any, ...], Step]] = WeakKeyDictionary()
 
 
-def fuse(cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool) -> Entry:
+def fuse(target: Target, cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool) -> Entry:
     """The compiled loops of a cell.
 
     Args:
+        target: which backend compiles it.
         cell: the cell, of any weights.
         seen: what `look` saw of it.
         dtype: of inputs and weights.
         needs_x: whether the gradient of x will be wanted.
     """
-    key = (dtype, seen.key)
+    key = (target.name, needs_x, dtype, seen.key)
     found = _entries.setdefault(cell, {})
-    if (key, needs_x) not in found:
-        found[key, needs_x] = _build(cell, seen, dtype, needs_x, key)
-    return found[key, needs_x]
+    if key not in found:
+        found[key] = _build(target, cell, seen, dtype, needs_x)
+    return found[key]
 
 
 def look(cell: Cell) -> Seen:
@@ -108,19 +120,21 @@ def _walk(cell: Cell) -> Seen:
     return Seen(tuple(marks), leaves)
 
 
-def _build(cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool, key: tuple[Any, ...]) -> Entry:
-    if dtype not in DTYPES:
-        return Entry(None, f"the loops are made for {' and '.join(map(str, DTYPES))}, not for {dtype}")
+def _build(target: Target, cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool) -> Entry:
+    if dtype not in target.dtypes:
+        return Entry(None, f"the loops are made for {' and '.join(map(str, target.dtypes))}, not for {dtype}")
     if any(key in HOOKS for key in seen.key if isinstance(key, str)):
         return Entry(None, "the cell has hooks, which run once for every step")
-    if find_compiler() is None:
-        return Entry(None, "no C compiler was found")
+    if (lacking := target.missing()) is not None:
+        return Entry(None, lacking)
+    traced = dtype if dtype == torch.float64 else torch.float32
+    key = (traced, seen.key)
     try:
         known = _steps.get(cell)
         if known is None or known[0] != key:
-            known = _steps[cell] = (key, capture(_real(cell), dtype))
+            known = _steps[cell] = (key, capture(_real(cell, traced), traced))
         program = plan(known[1], cell.state, needs_x)
-        fused = Fused(program, repr(cell).splitlines()[0])
+        fused = target.make(program, repr(cell).splitlines()[0])
         return Entry(fused, "its step was traced, planned and compiled", known[1])
     except Refused as refused:
         return Entry(None, str(refused))
@@ -128,13 +142,17 @@ def _build(cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool, key: tuple
         raise
 
 
-def _real(cell: Cell) -> Cell:
-    """The cell, or one like it with numbers in its weights: a step is traced on real ones, whatever they are."""
-    if not any(parameter.is_meta for parameter in cell.parameters()):
-        return cell
-    real = copy.deepcopy(cell).to_empty(device="cpu")
-    dice = torch.Generator().manual_seed(0)  # and not the user's
-    with torch.no_grad():
-        for parameter in real.parameters():
-            parameter.normal_(generator=dice)
-    return real
+def _real(cell: Cell, dtype: torch.dtype) -> Cell:
+    """The cell, or one like it, on the CPU, in this type, with numbers in its weights: whichever, they are traced."""
+    tensors = [*cell.parameters(), *cell.buffers()]
+    if any(tensor.is_meta for tensor in tensors):
+        cell = copy.deepcopy(cell).to_empty(device="cpu")
+        dice = torch.Generator().manual_seed(0)  # and not the user's
+        with torch.no_grad():
+            for parameter in cell.parameters():
+                parameter.normal_(generator=dice)
+    if any(
+        (tensor.is_floating_point() and tensor.dtype in HALVES) or tensor.device.type != "cpu" for tensor in tensors
+    ):
+        return copy.deepcopy(cell).to("cpu", dtype)
+    return cell

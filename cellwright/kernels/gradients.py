@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.weights import Leaves
 from cellwright.program import Program
 from cellwright.program.places import Part
 from cellwright.step.tape import Tape
+
+Leaves = Callable[[Any], Tensor]
 
 
 class Gradients:

@@ -1,16 +1,40 @@
-"""Function: a compiled cell as one differentiable operation of PyTorch."""
+"""Function: a compiled cell, of any backend, as one differentiable operation of PyTorch."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from cellwright.cells import Cell
-from cellwright.kernels.c.buffers import Saved
-from cellwright.kernels.c.run import Fused
+from cellwright.kernels.gradients import Leaves
+from cellwright.program import Program
 from cellwright.step import Ragged, unroll
+
+
+class Code(Protocol):
+    """Generated source."""
+
+    @property
+    def text(self) -> str: ...
+
+
+class Fused(Protocol):
+    """A program compiled by some backend, which knows its own kind of what a forward run saves."""
+
+    program: Program
+
+    @property
+    def code(self) -> Code: ...
+
+    def forward(
+        self, x: Tensor, states: tuple[Tensor, ...], leaves: Leaves, keep: bool, ragged: Ragged | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...], Any]: ...
+
+    def backward(
+        self, saved: Any, dy: Tensor | None, dlast: list[Tensor | None], leaves: Leaves, wanted: list[str]
+    ) -> tuple[Tensor | None, list[Tensor], dict[str, Tensor]]: ...
 
 
 class Unrolled(nn.Module):
@@ -49,7 +73,7 @@ class Run(torch.autograd.Function):
         count = len(fused.program.widths)
         states, weights = tensors[:count], tensors[count:]
         leaves = lookup(ctx.names, weights)
-        saved: Saved | None = ctx.saved
+        saved = ctx.saved
         if saved is None:  # a second backward through the same graph: what was kept has been used up
             saved = fused.forward(x, tuple(states), leaves, True, ctx.ragged)[2]
         ctx.saved = None
