@@ -12,6 +12,9 @@ if "CELLWRIGHT_CACHE" not in os.environ:  # what tests compile is kept for the s
     os.environ["CELLWRIGHT_CACHE"] = tempfile.mkdtemp(prefix="cellwright-tests-")
     atexit.register(shutil.rmtree, os.environ["CELLWRIGHT_CACHE"], ignore_errors=True)
 
+if not torch.cuda.is_available():  # kernels for a GPU then run in Triton's interpreter
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.fixture(autouse=True)
 def seeded():

@@ -70,11 +70,11 @@ def as_function(layer):
     return run
 
 
-def twins(cell, **options):
-    """The same cells in two layers: one runs fused in C, one step by step."""
+def twins(cell, backend="c", **options):
+    """The same cells in two layers: one runs fused by a backend, one step by step."""
     from cellwright import Recurrent
 
-    fused = Recurrent(cell, backend="c", **options)
+    fused = Recurrent(cell, backend=backend, **options)
     return fused, Recurrent(list(fused.cells), backend="eager", **options)
 
 

@@ -276,21 +276,55 @@ def is_small_product(graph: Graph, atom: int) -> bool:
 
 
 def join_products(graph: Graph) -> Graph:
-    """With sums of products made one product of several terms, where all depend on the same."""
-    depends = graph.depends()
-    uses = [0] * len(graph.atoms)
-    for atom in graph.atoms:
-        for arg in atom.args:
-            uses[arg.atom] += 1
-    for used in graph.used():
-        uses[used] += 1
+    """With sums of products made one product of several terms, where all depend on the same.
+
+    Also where something else stands between them: (a + p) + q becomes a + (p + q).
+    """
+    joins = _Joins(graph)
     for place, atom in enumerate(graph.atoms):
-        if atom.op != "add" or not all(aligned(arg, atom.width) for arg in atom.args):
+        if atom.op != "add" or not all(aligned(arg, atom.width) for arg in atom.args) or atom.args[0] == atom.args[1]:
             continue
-        a, b = (graph.atoms[arg.atom] for arg in atom.args)
-        alone = all(uses[arg.atom] == 1 for arg in atom.args) and atom.args[0] != atom.args[1]
-        kinds = {depends[arg.atom] & 6 for arg in atom.args if not is_small_product(graph, arg.atom)}
-        same = len(kinds) <= 1
-        if a.op == b.op == "mm" and alone and same:
-            graph.atoms[place] = Atom("mm", atom.width, a.args + b.args, a.detail + b.detail)
+        left, right = (arg.atom for arg in atom.args)
+        if joins.alike(left, right):
+            graph.atoms[place] = joins.joined(left, right)
+            continue
+        for inner, outer in ((left, right), (right, left)):
+            rest = joins.beside(inner, outer)
+            if rest is not None:
+                graph.atoms[outer] = joins.joined(*rest[1:])
+                graph.atoms[place] = atom._replace(args=(rest[0], Read(outer, 0, 1, atom.width)))
+                break
     return graph
+
+
+class _Joins:
+    """Which products of a graph can become one."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.depends = graph, graph.depends()
+        self.uses = [0] * len(graph.atoms)
+        for read in (arg.atom for atom in graph.atoms for arg in atom.args):
+            self.uses[read] += 1
+        for used in graph.used():
+            self.uses[used] += 1
+
+    def alike(self, one: int, other: int) -> bool:
+        """Whether both are products that nothing else reads, of what comes at the same time."""
+        kinds = {self.depends[atom] & 6 for atom in (one, other) if not is_small_product(self.graph, atom)}
+        alone = all(self.graph.atoms[atom].op == "mm" and self.uses[atom] == 1 for atom in (one, other))
+        return alone and len(kinds) <= 1
+
+    def joined(self, one: int, other: int) -> Atom:
+        a, b = self.graph.atoms[one], self.graph.atoms[other]
+        return Atom("mm", a.width, a.args + b.args, a.detail + b.detail)
+
+    def beside(self, inner: int, outer: int) -> tuple[Read, int, int] | None:
+        """Of a sum that a product is added to: what else is in it, its own product, and the one added."""
+        made = self.graph.atoms[inner]
+        plain = made.op == "add" and self.uses[inner] == 1 and inner not in self.graph.names
+        if not plain or not all(aligned(arg, made.width) for arg in made.args):
+            return None
+        for rest, own in (made.args, made.args[::-1]):
+            if self.alike(own.atom, outer) and own.atom < outer and rest.atom < outer:
+                return rest, own.atom, outer
+        return None

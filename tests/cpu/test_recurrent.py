@@ -227,7 +227,7 @@ ERRORS = [
     (lambda: RNN(3, 5, "sin"), CellError, "nonlinearity is 'tanh' or 'relu'; got 'sin'"),
     (lambda: cw.Cell(3, 5)(torch.zeros(1, 3)), CellError, "a cell needs a method step"),
     (lambda: build(num_layers=0), SettingError, "num_layers is a whole number of at least 1; got 0"),
-    (lambda: build(backend="warp"), BackendError, "a backend is one of auto, c, torch, eager; got 'warp'"),
+    (lambda: build(backend="warp"), BackendError, "a backend is one of auto, c, triton, torch, eager; got 'warp'"),
     (lambda: build(dropout=1.0), SettingError, "dropout is a share of at least 0 and below 1; got 1.0"),
     (lambda: build()(torch.zeros(3)), ShapeError, "I = 3 columns and T at least 1; got a tensor of shape (3,)"),
     (lambda: build()(torch.zeros(0, 2, 3)), ShapeError, "got a tensor of shape (0, 2, 3)"),

@@ -277,7 +277,10 @@ def twins_of(layer):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: cw.LSTM(I, H, backend="fast"), "backend is auto, c, eager or torch; got 'fast'; write backend='auto'"),
+        (
+            lambda: cw.LSTM(I, H, backend="fast"),
+            "backend is one of auto, c, triton, torch, eager; got 'fast'; write backend='auto'",
+        ),
         (
             lambda: cw.LSTM(I, H, bias=False, forget_bias=1),
             "forget_bias is that of a layer with biases; got bias=False",

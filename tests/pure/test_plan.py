@@ -9,6 +9,8 @@ import torch
 import cellwright as cw
 from cellwright.cells import GRU, LIBRARY, LSTM, RNN
 from cellwright.kernels.c.render import render
+from cellwright.kernels.triton.render import render as kernels
+from cellwright.kernels.triton.values import Values
 from cellwright.program import plan
 from cellwright.step import capture
 from tests.oracle import CORE
@@ -134,6 +136,13 @@ def test_the_source_is_what_it_was(name):
     """CELLWRIGHT_GOLDEN=1 in the environment writes tests/golden/*.c anew, to be read in the diff."""
     cell = LIBRARY[name](3, 5)
     golden(f"{name}.c", render(planned(cell), repr(cell).splitlines()[0]).text)
+
+
+@pytest.mark.parametrize("name", ["gru-reset-before", "lstm"])
+def test_the_kernels_for_a_gpu_are_what_they_were(name):
+    """CELLWRIGHT_GOLDEN=1 in the environment writes tests/golden/*.triton anew, to be read in the diff."""
+    cell = LIBRARY[name](3, 5)
+    golden(f"{name}.triton", kernels(Values(planned(cell)), repr(cell).splitlines()[0]).text)
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -23,7 +23,7 @@ def v_abs(a):
 
 @triton.jit
 def v_sign(a):
-    return tl.where(a > 0, 1.0, tl.where(a < 0, -1.0, a))
+    return tl.where(a > 0, 1.0, tl.where(a < 0, -1.0, 0.0))
 
 
 @triton.jit
@@ -243,6 +243,7 @@ def multiply(
     COLUMNS: tl.constexpr,
     BK: tl.constexpr,
     HELD: tl.constexpr,
+    TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """acc plus `terms` columns of a matrix times weights, whose rows for them begin at `first`."""
@@ -251,7 +252,7 @@ def multiply(
         mask = alive if terms % BK == 0 else alive & (ks < terms)
         a = tl.load(pointer + row * width + start + step * ks, mask=mask, other=0.0, cache_modifier=".cg")
         w = held[(first + k) // BK] if HELD else weights(packed, part, first + k, DEPTH, COLUMNS, BK)
-        acc = tl.dot(a.to(w.dtype), w, acc, input_precision=PRECISION)
+        acc = tl.dot(a.to(w.dtype).to(TYPE), w.to(TYPE), acc, input_precision=PRECISION)
     return acc
 
 

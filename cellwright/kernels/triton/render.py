@@ -31,7 +31,7 @@ def {stage}(
     {constants},
     PARTS: tl.constexpr, SPREAD: tl.constexpr, BB: tl.constexpr, BK: tl.constexpr,
     PASS: tl.constexpr, SYNC: tl.constexpr, HELD: tl.constexpr, KEEP: tl.constexpr, APART: tl.constexpr,
-    REAL: tl.constexpr, PRECISION: tl.constexpr,
+    REAL: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):
     # {about}
     group, part = tl.program_id(0) // PARTS, tl.program_id(0) % PARTS
@@ -180,7 +180,7 @@ class _Renderer:
         done = "0"
         for arg in product.inputs:
             term = self.values.term(stage, arg)
-            yield f"acc = multiply(acc, {term}, alive, {weights}, {done}, {size}, HELD, PRECISION)"
+            yield f"acc = multiply(acc, {term}, alive, {weights}, {done}, {size}, HELD, TYPE, PRECISION)"
             done = f"{done} + {padded(arg.width)}".removeprefix("0 + ")
         names = [self.values.names[slot] for slot in product.slots]
         yield from _taken_apart(names, slots, f"N_{number}")

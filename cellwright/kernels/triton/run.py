@@ -14,6 +14,7 @@ from torch import Tensor
 from cellwright.kernels.gradients import Gradients, Leaves
 from cellwright.kernels.triton.build import module
 from cellwright.kernels.triton.render import render
+from cellwright.kernels.triton.target import interpreted
 from cellwright.kernels.triton.tiles import Tiles, machine, tiles
 from cellwright.kernels.triton.values import SUMMED, Values
 from cellwright.kernels.triton.weights import Weights
@@ -24,7 +25,7 @@ from cellwright.step import Ragged
 from cellwright.step.atoms import Read
 
 COMPUTED = {torch.float64: torch.float64}  # in what a type is computed, where not in float32
-REALS = {torch.float32: tl.float32, torch.float64: tl.float64}
+TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 EARLY = ("before", "forward")
 
 
@@ -172,7 +173,8 @@ class Launched:
             HELD=tile.held,
             KEEP=saved.keep,
             APART=saved.apart and stage in TIMED,
-            REAL=REALS[self._real(saved)],
+            REAL=TYPES[self._real(saved)],
+            TYPE=TYPES[self._real(saved) if interpreted() else saved.x.dtype],  # its interpreter has no bfloat16
             PRECISION="tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
             **options,
         )

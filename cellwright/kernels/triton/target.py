@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 
@@ -29,9 +30,10 @@ def _missing() -> str | None:
 
 
 def _make(program: Program, title: str) -> Fused:
-    from cellwright.kernels.triton.run import Launched  # triton is optional
-
-    return Launched(program, title)
+    made: Fused = importlib.import_module("cellwright.kernels.triton.run").Launched(
+        program, title
+    )  # triton is optional
+    return made
 
 
 TRITON = Target("triton", (torch.float32, torch.float64, torch.bfloat16, torch.float16), _missing, _make)

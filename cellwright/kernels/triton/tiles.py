@@ -14,7 +14,7 @@ from cellwright.program.split import TIMED
 HEIGHTS = (16, 32, 64)  # rows of a program in the loops: as few as tensor cores take, as many as registers hold
 FLAT_ROWS, FLAT_COLUMNS = 32, 64  # of a program before and after the loops
 LEAST_COLUMNS = 8  # of a product
-DEEPEST = 64  # rows of weights in one product of tiles
+DEEPEST = 128  # bytes: rows of weights in one product of tiles
 ON_CHIP = 160 * 1024  # bytes of weights that a program keeps; the rest of the chip is for what it multiplies
 SMALL = 64 * 1024  # bytes: weights that one program holds alone, and then waits for nobody
 
@@ -90,7 +90,7 @@ def _loop(program: Program, stage: str, height: int, rows: int, itemsize: int, o
     parts = 1 if alone else min(most, -(-max(loop.width for loop in loops) // LEAST_COLUMNS))
     columns = tuple(max(LEAST_COLUMNS, power(-(-loop.width // parts))) for loop in loops)
     parts = max(-(-loop.width // own) for loop, own in zip(loops, columns, strict=True))
-    depth = min(DEEPEST, max(16, power(min(_depths(program, stage), default=16))))
+    depth = min(DEEPEST // itemsize, max(16, power(min(_depths(program, stage), default=16))))
     persistent = on.persistent and groups * parts <= on.processors
     held = persistent and weights(program, stage, parts) * itemsize <= ON_CHIP
     return Tiles(height, groups, parts, columns, depth, held, persistent)
