@@ -21,8 +21,6 @@ typedef struct {
     real *p_forward_0_1;
     real *p_forward_0_2;
     real *p_backward_1_0;
-    real *p_backward_1_1;
-    real *p_backward_1_2;
     real *p_after_0_0;
 } Args;
 
@@ -165,20 +163,20 @@ V_FN void backward_0_at(const Args *arg, const Memory m, long row, long col, con
     const vec v36 = (v28 * v35);
     const vec v37 = (v36 * v_load_n(m.d + row * 20 + col, lanes));
     const vec v38 = (v36 * v_load_n(m.d + row * 20 + 10 + col, lanes));
-    const vec v41 = (v_load_n(m.d + row * 20 + 5 + col, lanes) * v21);
-    const vec v42 = (v33 * v41);
-    const vec v45 = (v_set1((real)1.0) - v_load_n(m.d + row * 20 + col, lanes));
-    const vec v46 = (v_load_n(m.d + row * 20 + col, lanes) * v45);
-    const vec v47 = (v38 * v46);
+    const vec v39 = (v_load_n(m.d + row * 20 + 5 + col, lanes) * v21);
+    const vec v40 = (v33 * v39);
+    const vec v41 = (v_set1((real)1.0) - v_load_n(m.d + row * 20 + col, lanes));
+    const vec v42 = (v_load_n(m.d + row * 20 + col, lanes) * v41);
+    const vec v43 = (v38 * v42);
     v_store_n(m.scratch + row * 5 + col, v31, lanes);
     v_store_n(m.d + row * 20 + 15 + col, v36, lanes);
     v_store_n(m.sums + 0 + col, v_load_n(m.sums + 0 + col, lanes) + v36, lanes);
     v_store_n(m.d + row * 20 + col, v37, lanes);
     v_store_n(m.sums + 5 + col, v_load_n(m.sums + 5 + col, lanes) + v37, lanes);
-    v_store_n(m.d + row * 20 + 5 + col, v42, lanes);
-    v_store_n(m.sums + 10 + col, v_load_n(m.sums + 10 + col, lanes) + v42, lanes);
-    v_store_n(m.d + row * 20 + 10 + col, v47, lanes);
-    v_store_n(m.sums + 15 + col, v_load_n(m.sums + 15 + col, lanes) + v47, lanes);
+    v_store_n(m.d + row * 20 + 5 + col, v40, lanes);
+    v_store_n(m.sums + 10 + col, v_load_n(m.sums + 10 + col, lanes) + v40, lanes);
+    v_store_n(m.d + row * 20 + 10 + col, v43, lanes);
+    v_store_n(m.sums + 15 + col, v_load_n(m.sums + 15 + col, lanes) + v43, lanes);
 }
 
 static void backward_0(const Args *arg, long step, Range part, const int keep) {
@@ -195,18 +193,14 @@ static void backward_0(const Args *arg, long step, Range part, const int keep) {
 V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v39 = tile[0 * TILE_ROWS + at * 1 + 0];
-    const vec v43 = tile[8 * TILE_ROWS + at * 1 + 0];
-    const vec v48 = tile[16 * TILE_ROWS + at * 1 + 0];
-    const vec v40 = (v_load_n(m.scratch + row * 5 + col, lanes) + v39);
-    const vec v44 = (v40 + v43);
-    const vec v49 = (v44 + v48);
-    v_store_n(m.dstate0_new + row * 5 + col, v49, lanes);
+    const vec v44 = tile[0 * TILE_ROWS + at * 1 + 0];
+    const vec v45 = (v_load_n(m.scratch + row * 5 + col, lanes) + v44);
+    v_store_n(m.dstate0_new + row * 5 + col, v45, lanes);
 }
 
 static void backward_1(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[24 * TILE_ROWS];
+    vec tile[8 * TILE_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
     const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
@@ -215,12 +209,8 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
         for (long block = 0; block < blocks; block++) {
             const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
             const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
-            const Term terms0[] = {{m.d + first * 20, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 1, arg->p_backward_1_0 + start * 5 * VL, 5, tile + 0 * TILE_ROWS);
-            const Term terms1[] = {{m.d + first * 20 + 5, 20, 5}};
-            multiply(rows, count * 1, most, terms1, 1, arg->p_backward_1_1 + start * 5 * VL, 5, tile + 8 * TILE_ROWS);
-            const Term terms2[] = {{m.d + first * 20 + 10, 20, 5}};
-            multiply(rows, count * 1, most, terms2, 1, arg->p_backward_1_2 + start * 5 * VL, 5, tile + 16 * TILE_ROWS);
+            const Term terms0[] = {{m.d + first * 20, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}};
+            multiply(rows, count * 1, most, terms0, 3, arg->p_backward_1_0 + start * 15 * VL, 15, tile + 0 * TILE_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -234,9 +224,9 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
 V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v50 = tile[0 * TILE_ROWS + at * 1 + 0];
-    const vec v52 = v50;
-    v_store_n(m.dx + row * 3 + col, v52, lanes);
+    const vec v46 = tile[0 * TILE_ROWS + at * 1 + 0];
+    const vec v48 = v46;
+    v_store_n(m.dx + row * 3 + col, v48, lanes);
 }
 
 static void after_0(const Args *arg, long step, Range part, const int keep) {

@@ -214,7 +214,7 @@ def hold(pointer, part, DEPTH: tl.constexpr, COLUMNS: tl.constexpr, BK: tl.const
     held = ()
     if HELD:
         for k in tl.static_range(0, DEPTH, BK):
-            held = held + (weights(pointer, part, k, DEPTH, COLUMNS, BK),)
+            held = held + (weights(pointer, part, k, DEPTH, COLUMNS, BK),)  # noqa: RUF005 - Triton has no stars
     return held
 
 

@@ -93,7 +93,12 @@ class Weights:
         weight: Weight = atom.detail[term]
         matrix = flat[weight.value][weight.place]
         matrix = matrix.T if weight.transposed else matrix
-        return matrix[weight.row : weight.row + atom.args[term].width, weight.column : weight.column + loop.width]
+        rows, columns = (
+            slice(weight.row, weight.row + atom.args[term].width),
+            slice(weight.column, weight.column + loop.width),
+        )
+        found: Numbers = matrix[rows, columns]
+        return found
 
     def _tiled(
         self, product: Product, loop: Loop, place: int, tile: Tiles, flat: dict[int, Numbers], nothing: int
