@@ -206,4 +206,5 @@ def test_a_layout_covers_all_and_fits_the_machine(name, rows):
         assert tile.rows * tile.groups >= rows
         for loop, own in zip(program.stages[stage], tile.columns, strict=True):
             assert own * tile.parts >= loop.width
+            assert own * tile.rows * sum(len(product.slots) for product in loop.products) <= 64 * 64
         assert tile.programs <= 132 or not tile.persistent

@@ -226,6 +226,14 @@ def weights(pointer, part, k, DEPTH: tl.constexpr, COLUMNS: tl.constexpr, BK: tl
 
 
 @triton.jit
+def rows_of(pointer, row, width, start, step, terms: tl.constexpr, k, alive, BK: tl.constexpr):
+    """BK columns of the matrix that weights are multiplied with, from its k-th on."""
+    ks = k + tl.arange(0, BK)[None, :]
+    mask = alive if terms % BK == 0 else alive & (ks < terms)
+    return tl.load(pointer + row * width + start + step * ks, mask=mask, other=0.0, cache_modifier=".cg")
+
+
+@triton.jit
 def multiply(
     acc,
     pointer,
@@ -247,12 +255,16 @@ def multiply(
     PRECISION: tl.constexpr,
 ):
     """acc plus `terms` columns of a matrix times weights, whose rows for them begin at `first`."""
-    for k in tl.static_range(0, terms, BK):
-        ks = k + tl.arange(0, BK)[None, :]
-        mask = alive if terms % BK == 0 else alive & (ks < terms)
-        a = tl.load(pointer + row * width + start + step * ks, mask=mask, other=0.0, cache_modifier=".cg")
-        w = held[(first + k) // BK] if HELD else weights(packed, part, first + k, DEPTH, COLUMNS, BK)
-        acc = tl.dot(a.to(w.dtype).to(TYPE), w.to(TYPE), acc, input_precision=PRECISION)
+    if HELD:
+        for k in tl.static_range(0, terms, BK):
+            a = rows_of(pointer, row, width, start, step, terms, k, alive, BK)
+            w = held[(first + k) // BK]
+            acc = tl.dot(a.to(w.dtype).to(TYPE), w.to(TYPE), acc, input_precision=PRECISION)
+    else:
+        for k in tl.range(0, terms, BK, num_stages=1):
+            a = rows_of(pointer, row, width, start, step, terms, k, alive, BK)
+            w = weights(packed, part, first + k, DEPTH, COLUMNS, BK)
+            acc = tl.dot(a.to(w.dtype).to(TYPE), w.to(TYPE), acc, input_precision=PRECISION)
     return acc
 
 

@@ -8,12 +8,15 @@ from typing import NamedTuple
 import torch
 
 from cellwright.kernels.triton.render import slots_of
+from cellwright.program.loops import Loop
 from cellwright.program.program import Program
 from cellwright.program.split import TIMED
 
 HEIGHTS = (16, 32, 64)  # rows of a program in the loops: as few as tensor cores take, as many as registers hold
 FLAT_ROWS, FLAT_COLUMNS = 32, 64  # of a program before and after the loops
 LEAST_COLUMNS = 8  # of a product
+FEW_COLUMNS = 16  # of a program that is one of many
+SUMS = 4096  # numbers that a program adds products up in: 32 registers a thread
 DEEPEST = 128  # bytes: rows of weights in one product of tiles
 ON_CHIP = 160 * 1024  # bytes of weights that a program keeps; the rest of the chip is for what it multiplies
 SMALL = 64 * 1024  # bytes: weights that one program holds alone, and then waits for nobody
@@ -88,12 +91,21 @@ def _loop(program: Program, stage: str, height: int, rows: int, itemsize: int, o
     most = max(1, on.processors // groups)
     alone = weights(program, stage, 1) * itemsize <= SMALL
     parts = 1 if alone else min(most, -(-max(loop.width for loop in loops) // LEAST_COLUMNS))
-    columns = tuple(max(LEAST_COLUMNS, power(-(-loop.width // parts))) for loop in loops)
+    columns = tuple(max(LEAST_COLUMNS, min(power(-(-loop.width // parts)), _most(loop, height))) for loop in loops)
     parts = max(-(-loop.width // own) for loop, own in zip(loops, columns, strict=True))
     depth = min(DEEPEST // itemsize, max(16, power(min(_depths(program, stage), default=16))))
     persistent = on.persistent and groups * parts <= on.processors
+    if on.persistent and not persistent:  # launched pass by pass, in any number
+        columns = tuple(min(own, FEW_COLUMNS) for own in columns)
+        parts = max(-(-loop.width // own) for loop, own in zip(loops, columns, strict=True))
     held = persistent and weights(program, stage, parts) * itemsize <= ON_CHIP
     return Tiles(height, groups, parts, columns, depth, held, persistent)
+
+
+def _most(loop: Loop, height: int) -> int:
+    """Columns of a pass that a program can have."""
+    slots = sum(slots_of(product) for product in loop.products)
+    return SUMS // height // power(max(slots, 1))
 
 
 def weights(program: Program, stage: str, parts: int) -> int:
