@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from cellwright.cells import Cell, Feed, adapt
-from cellwright.errors import CellError, SettingError, ShapeError
+from cellwright.cells import Cell, Feed
+from cellwright.errors import SettingError
 from cellwright.kernels import Choice, choose, run_cell
+from cellwright.layers.building import build
 from cellwright.layers.dropout import Dropout
-from cellwright.layers.sequences import (
-    Batch,
-    Part,
-    Runner,
-    State,
-    check_resets,
-    from_lengths,
-    from_packed,
-    from_resets,
-    places,
-    stack,
-    to_given,
-)
+from cellwright.layers.inputs import batch_of, cast, from_time_first, map_tensors
+from cellwright.layers.sequences import Batch, Part, Runner, State, places, stack, to_given
 from cellwright.layers.states import States
 from cellwright.layers.stream import Stream, refuse_stream
 from cellwright.step import Ragged
@@ -35,6 +25,7 @@ from cellwright.step import Ragged
 class Recurrent(nn.Module):
     """A layer that runs a cell over whole sequences.
 
+    >>> import torch
     >>> from cellwright.cells import LSTM
     >>> layer = Recurrent(LSTM(28, 16), num_layers=2, bidirectional=True)
     >>> y, (h, c) = layer(torch.zeros(7, 3, 28))   # x (T, B, I)
@@ -73,7 +64,7 @@ class Recurrent(nn.Module):
             raise SettingError("num_layers is a whole number of at least 1", repr(num_layers), "write num_layers=1")
         self.num_layers, self.bidirectional, self.batch_first = num_layers, bidirectional, batch_first
         self.directions = 2 if bidirectional else 1
-        self.cells = nn.ModuleList(self._stack(cell))
+        self.cells = nn.ModuleList(build(cell, num_layers, self.directions))
         self.dropout = Dropout(dropout, held_dropout)
         if dropout and num_layers == 1:
             warnings.warn("dropout acts between layers and there is one: it does nothing", stacklevel=2)
@@ -81,45 +72,6 @@ class Recurrent(nn.Module):
         if backend != "auto":
             for _ in self.choices():  # refuse an impossible backend now, not at the first batch
                 pass
-
-    def _stack(self, cell: nn.Module | Sequence[nn.Module]) -> list[Cell]:
-        count = self.num_layers * self.directions
-        if isinstance(cell, nn.Module) and not isinstance(cell, (Cell, nn.ModuleList)):
-            cell = adapt(cell)
-        if isinstance(cell, Cell):
-            above = {"input_size": cell.output_size * self.directions}
-            rest = [cell.again(**(above if place >= self.directions else {})) for place in range(1, count)]
-            weight = next(cell.parameters(), None)
-            return [cell, *(rest if weight is None else [one.to(weight.device, weight.dtype) for one in rest])]
-        if not isinstance(cell, (Sequence, nn.ModuleList)):
-            given = f"the class {cell.__name__}" if isinstance(cell, type) else f"an object of {type(cell).__name__}"
-            raise CellError("cell is a Cell, or a list of them", given, "write cw.Recurrent(cw.cells.GRU(28, 16)), say")
-        cells = [one if isinstance(one, Cell) or not isinstance(one, nn.Module) else adapt(one) for one in cell]
-        if len(cells) != count or not all(isinstance(one, Cell) for one in cells):
-            given = ", ".join(type(one).__name__ for one in cell)
-            raise CellError(
-                f"a list of cells has one Cell for each layer and direction, here {count}",
-                f"{len(cell)}: {given}",
-                "write one cell for each, or a single cell to build all like it",
-            )
-        checked = [one for one in cells if isinstance(one, Cell)]
-        for place in range(len(checked)):
-            self._check_cell(place, checked)
-        return checked
-
-    def _check_cell(self, place: int, cells: list[Cell]) -> None:
-        """A layer reads what the one below shows, its directions match, and the states of all have the same names."""
-        start = place - place % self.directions  # of its layer
-        cell, first, below = cells[place], cells[start], cells[max(start - self.directions, 0) : start]
-        inputs = sum(one.output_size for one in below) if below else cells[0].input_size
-        wanted = (cells[0].state, inputs, _sizes(first.state_sizes), first.output_size)
-        found = (cell.state, cell.input_size, _sizes(cell.state_sizes), cell.output_size)
-        if wanted != found:
-            raise CellError(
-                "cell {} of this list has states {}, {} inputs, {} units and {} outputs".format(place, *wanted),
-                "{} with states {}, {} inputs, {} units and {} outputs".format(cell, *found),
-                "change that cell, or stack layers of one cell each by hand",
-            )
 
     def choices(self) -> Iterator[Choice]:
         """The backend of every cell, in the order of `cells`."""
@@ -147,6 +99,7 @@ class Recurrent(nn.Module):
     ) -> tuple[Any, Any]:
         """Run the layer.
 
+        >>> import torch
         >>> from cellwright.cells import GRU
         >>> layer = Recurrent(GRU(3, 5))
         >>> y, h = layer(torch.randn(4, 2, 3), lengths=[4, 2])   # the second sequence ends after two steps
@@ -177,11 +130,11 @@ class Recurrent(nn.Module):
         resets: Tensor | None = None,
     ) -> tuple[Any, Any]:
         """As a call of the layer, whose cells are run by `run(number, x, state, ragged)`."""
-        batch, batched = self._batch(x, lengths, resets)
+        batch, batched = batch_of(self.first_cell, self.batch_first, x, lengths, resets)
         first = self._unpack_state(state, batch, batched)
         y, last = stack(batch, first, self._fed(run), self.directions, self._between)
         given = to_given(batch, y)
-        given = given if isinstance(given, PackedSequence) else self._from_time_first(given, batched)
+        given = given if isinstance(given, PackedSequence) else from_time_first(given, batched, self.batch_first)
         return given, self._states().pack(last, batch, batched)
 
     def _run(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
@@ -207,78 +160,10 @@ class Recurrent(nn.Module):
     def _between(self, y: Tensor, batch: Batch) -> Tensor:
         return self.dropout(y) if batch.ragged is None else self.dropout.packed(y, places(batch.ragged)[1])
 
-    def _batch(
-        self, x: Tensor | PackedSequence, lengths: Tensor | Sequence[int] | None, resets: Tensor | None
-    ) -> tuple[Batch, bool]:
-        """What the layer runs on, and whether it has a batch at all."""
-        x = self._cast(x)
-        if isinstance(x, PackedSequence):
-            self._check_columns(x.data, "a PackedSequence of rows (N, I)")
-            if lengths is not None:
-                raise ShapeError("a PackedSequence knows its lengths", "lengths= beside it", "leave lengths out")
-            check_resets(resets, tuple(x.data.shape[:1]), x.data)
-            return from_packed(x, resets), True
-        batched = self._check_input(x)
-        check_resets(resets, tuple(x.shape[:-1]), x)
-        if lengths is not None and not batched:
-            raise ShapeError("lengths are those of a batch", "x (T, I) without one", "cut x itself: x[:length]")
-        if resets is not None:
-            resets = self._to_time_first(resets, batched)  # (T, B)
-        x = self._to_time_first(x, batched)  # (T, B, I)
-        if lengths is not None:
-            return from_lengths(x, lengths, resets), batched
-        return (Batch(x) if resets is None else from_resets(x, resets)), batched
-
-    def _check_input(self, x: Tensor) -> bool:
-        cell = self.first_cell
-        layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
-        rule = f"x is {layout}, or (T, I) without a batch, with I = {cell.input_size} columns and T at least 1"
-        if not isinstance(x, Tensor):
-            raise ShapeError(rule, type(x).__name__, "pass a tensor")
-        time = 1 if self.batch_first and x.dim() == 3 else 0
-        if x.dim() not in (2, 3) or x.shape[-1] != cell.input_size or x.shape[time] < 1:
-            raise ShapeError(rule, f"a tensor of shape {tuple(x.shape)}", f"reshape x to {layout}")
-        self._check_type(x)
-        return x.dim() == 3
-
-    def _check_columns(self, x: Tensor, what: str) -> None:
-        columns = self.first_cell.input_size
-        if x.dim() != 2 or x.shape[1] != columns:
-            rule = f"x is {what} with I = {columns} columns"
-            raise ShapeError(rule, f"rows of shape {tuple(x.shape)}", "pack x of another size")
-        self._check_type(x)
-
-    def _cast(self, x: Any) -> Any:
-        """Under autocast on the CPU the loops run in the type of the weights."""
-        floats = (
-            isinstance(x, (Tensor, PackedSequence)) and (x if isinstance(x, Tensor) else x.data).is_floating_point()
-        )
-        return x.to(self._weight().dtype) if floats and torch.is_autocast_enabled("cpu") else x
-
-    def _weight(self) -> Tensor:
-        cell = self.first_cell
-        own = next(iter(cell._parameters.values()), None)  # at hand, without a walk through modules
-        return next(cell.parameters(), torch.empty(0)) if own is None else own
-
-    def _check_type(self, x: Tensor) -> None:
-        weight = self._weight()
-        if x.dtype != weight.dtype:
-            raise ShapeError(f"x has the type of the weights, {weight.dtype}", f"{x.dtype}", f"x.to({weight.dtype})")
-
-    def _to_time_first(self, x: Tensor, batched: bool) -> Tensor:
-        if not batched:
-            return x.unsqueeze(1)
-        return x.transpose(0, 1) if self.batch_first else x
-
-    def _from_time_first(self, y: Tensor, batched: bool) -> Tensor:
-        if not batched:
-            return y.squeeze(1)
-        return y.transpose(0, 1) if self.batch_first else y
-
     def _unpack_state(self, state: Any, batch: Batch, batched: bool) -> list[State]:
         if state is None:
             return [cell.initial_state(batch.rows(), like=batch.x) for cell in self._cells()]
-        given = map_tensors(self._cast, state)
+        given = map_tensors(partial(cast, self.first_cell), state)
         return self._states().unpack(given, batch, batched)
 
     def _states(self) -> States:
@@ -287,6 +172,7 @@ class Recurrent(nn.Module):
     def stream(self, batch_size: int = 1) -> Stream:
         """One step at a time, with the state carried from call to call: see `Stream`.
 
+        >>> import torch
         >>> from cellwright.cells import GRU
         >>> layer = Recurrent(GRU(3, 5))
         >>> stream, x = layer.stream(), torch.randn(4, 1, 3)
@@ -341,12 +227,3 @@ class Recurrent(nn.Module):
             f"num_layers={self.num_layers}, bidirectional={self.bidirectional}, "
             f"batch_first={self.batch_first}, backend={self.backend!r}"
         )
-
-
-def _sizes(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
-    return sizes[0] if len(set(sizes)) == 1 else sizes
-
-
-def map_tensors(change: Callable[[Any], Any], state: Any) -> Any:
-    """A state, however nested, with every tensor changed."""
-    return tuple(map_tensors(change, one) for one in state) if isinstance(state, (tuple, list)) else change(state)

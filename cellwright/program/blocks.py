@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cellwright.program.graph import Graph
 from cellwright.program.places import Block, Part, Place
 from cellwright.step.atoms import Read
-from cellwright.step.trace import Refused
+from cellwright.step.refused import Refused
 
 
 class Operand(NamedTuple):

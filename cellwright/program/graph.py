@@ -12,8 +12,8 @@ import torch
 from cellwright.step.atoms import COLUMN_BITS, LEAVES, Atom, Read, Refs, Weight, segments
 from cellwright.step.capture import Step
 from cellwright.step.ops import OPS
+from cellwright.step.refused import Refused
 from cellwright.step.tape import Tape
-from cellwright.step.trace import Refused
 
 COLUMN_MASK = (1 << COLUMN_BITS) - 1
 TRANSPOSES = (torch.ops.aten.t.default, torch.ops.aten.permute.default, torch.ops.aten.transpose.int)

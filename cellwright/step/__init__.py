@@ -4,4 +4,4 @@ from cellwright.step.capture import Step as Step
 from cellwright.step.capture import capture as capture
 from cellwright.step.ragged import Ragged as Ragged
 from cellwright.step.reference import unroll as unroll
-from cellwright.step.trace import Refused as Refused
+from cellwright.step.refused import Refused as Refused

@@ -16,9 +16,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from cellwright.cells import Cell
 from cellwright.step.atoms import COLUMN_BITS, Atom, Refs
+from cellwright.step.refused import Refused
 from cellwright.step.shadow import ROW_BITS, Mixed
 from cellwright.step.tape import Tape
-from cellwright.step.trace import Refused, Trace
+from cellwright.step.trace import Trace
 from cellwright.step.watch import watched
 
 

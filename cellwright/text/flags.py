@@ -14,13 +14,12 @@ from cellwright.text.config import SECTIONS, load_preset, section_fields
 
 def with_settings(command: Callable[..., None], leave_out: tuple[str, ...] = ()) -> Callable[..., None]:
     """The command with one more flag for each setting, so that presets, flags and documents have one source."""
-    signature = inspect.signature(command)
+    signature, usual = inspect.signature(command), load_preset("default")
     flags = [
-        flag
+        _flag(section, described, getattr(getattr(usual, section), name))
         for section in SECTIONS
         for name, described in section_fields(section).items()
         if name not in leave_out
-        for flag in [_flag(section, described)]
     ]
     hints = get_type_hints(command, include_extras=True)
     own = [
@@ -34,14 +33,13 @@ def with_settings(command: Callable[..., None], leave_out: tuple[str, ...] = ())
     return command
 
 
-def _flag(section: str, described: dataclasses.Field[Any]) -> inspect.Parameter:
+def _flag(section: str, described: dataclasses.Field[Any], usual: Any) -> inspect.Parameter:
     kind: Any = get_type_hints(SECTIONS[section])[described.name]
     flag = f"--{described.name.replace('_', '-')}"
     flag = f"{flag}/--no{flag[1:]}" if kind is bool else flag
     choices = described.metadata["choices"]
     words = described.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
     panel = f"{section.capitalize()} (each overrides the preset; shown is what the default preset says)"
-    usual = getattr(getattr(load_preset("default"), section), described.name)
     usual = " ".join(usual) if described.name == "text" else usual
     option = typer.Option(flag, help=words, rich_help_panel=panel, show_default=str(usual))
     value = list[str] if described.name == "text" else kind

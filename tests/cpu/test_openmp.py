@@ -207,6 +207,7 @@ def test_torchs_own_library_leads_to_the_same_runtime():
     assert len(addresses) == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("threads", "limit"), [(1, 10e-6), (2, 60e-6)])
 def test_a_launch_costs_microseconds(library, threads, limit):
     best = float("inf")

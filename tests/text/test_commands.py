@@ -9,14 +9,13 @@ import time
 
 import pytest
 
-from tests.text.helpers import command, metrics, small_flags
+from tests.text.helpers import command, metrics, small_flags, small_job
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    done = command("train", "python-docs", *small_flags(epochs=1), "--out", path)
-    assert done.returncode == 0, done.stderr
+    small_job(path, epochs=1).train()
     return path
 
 
