@@ -135,6 +135,15 @@ def test_half_types_are_computed_in_float32(name, dtype):
         assert (one.float() - other).abs().max() <= share * max(1.0, other.abs().max().item())
 
 
+def test_autocast_changes_nothing():
+    layer = cw.Recurrent(LIBRARY["gru-layernorm"](I, H), backend="triton")
+    x = torch.randn(T, B, I)
+    wanted = torch.autograd.grad(layer(x)[0].sin().sum(), layer.parameters())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(layer(x)[0].sin().sum(), layer.parameters())
+    assert all(map(torch.equal, found, wanted))
+
+
 def test_nothing_is_kept_without_gradients():
     layer = cw.Recurrent(LSTM(I, H), backend="triton")
     x = torch.randn(T, B, I)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import ModuleType
@@ -76,7 +78,13 @@ class Launched:
             keep: whether backward will follow.
             ragged: which rows are which step's.
         """
-        B, x = states[0].shape[0], x.contiguous()
+        with _alone_on(x.device):
+            return self._forward(x.contiguous(), states, leaves, keep, ragged)
+
+    def _forward(
+        self, x: Tensor, states: tuple[Tensor, ...], leaves: Leaves, keep: bool, ragged: Ragged | None
+    ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+        B = states[0].shape[0]
         T = x.shape[0] if ragged is None else len(ragged.starts) - 1
         rows = x.numel() // x.shape[-1] if ragged is None else x.shape[0]
         saved = Saved(T, B, rows, keep, ragged is not None, {"at_x": x}, x)
@@ -220,6 +228,12 @@ class Launched:
         self, saved: Saved, dy: Tensor | None, dlast: list[Tensor | None], leaves: Leaves, wanted: list[str]
     ) -> tuple[Tensor | None, list[Tensor], dict[str, Tensor]]:
         """Gradients of x, of the first states and of the wanted parameters; uses up what was saved."""
+        with _alone_on(saved.x.device):
+            return self._backward(saved, dy, dlast, leaves, wanted)
+
+    def _backward(
+        self, saved: Saved, dy: Tensor | None, dlast: list[Tensor | None], leaves: Leaves, wanted: list[str]
+    ) -> tuple[Tensor | None, list[Tensor], dict[str, Tensor]]:
         program, x, memory = self.program, saved.x, saved.memory
         real, rows, B = self._real(saved), saved.rows, saved.B
         shape = (rows, program.output_size)
@@ -258,6 +272,13 @@ class Launched:
         ]
         found = torch.cat(parts) if parts else saved.x.new_zeros(0, dtype=real)
         return found.to(saved.x.dtype)
+
+
+@contextmanager
+def _alone_on(device: torch.device) -> Iterator[None]:
+    """On a device, in the types that we choose: autocast would put others under our products."""
+    with torch.autocast(device.type, enabled=False), torch.cuda.device(device if device.type == "cuda" else -1):
+        yield
 
 
 @lru_cache(maxsize=64)
