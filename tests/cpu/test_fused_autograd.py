@@ -6,7 +6,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import cellwright as cw
 from cellwright.cells import GRU, LIBRARY, LSTM, RNN
-from cellwright.kernels.c import function
+from cellwright.kernels import function
 from tests.cpu.layers import same, small
 from tests.oracle import CORE, as_function, drawn_inputs, flat
 

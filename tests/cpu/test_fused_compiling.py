@@ -10,7 +10,8 @@ import torch
 import cellwright as cw
 from cellwright.cells import GRU, LIBRARY, LSTM
 from cellwright.errors import BackendError
-from cellwright.kernels.c import build, fuse, run
+from cellwright.kernels import fuse
+from cellwright.kernels.c import build, run
 from tests.cpu.layers import same, small
 from tests.oracle import CORE, flat
 
@@ -151,7 +152,6 @@ def test_without_gradients_weights_are_packed_again_only_after_they_changed():
 def no_compiler(monkeypatch):
     choosing = sys.modules["cellwright.kernels.choose"]  # its package shows the function of that name
     monkeypatch.setattr(choosing, "find_compiler", lambda: None)
-    monkeypatch.setattr(fuse, "find_compiler", lambda: None)
     monkeypatch.setattr(choosing, "_warned", False)
 
 
