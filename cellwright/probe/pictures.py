@@ -106,19 +106,19 @@ def draw_flow(path: Path, flows: Mapping[str, Flow], title: str, state: str = AL
     """
     figure = new_figure(7.5, 4.2)
     axes = figure.subplots()
-    lowest = 1.0
+    lowest = highest = 1.0
     for place, (label, flow) in enumerate(flows.items()):
         look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "linestyle": STYLES[place % len(STYLES)]}
         logs = flow.log_norms.get(state, flow.log_norms[ALL]).clamp_min(-690.0)  # (lags, B)
         norms, least, most = (one.exp().numpy() for one in (logs.mean(1), logs.amin(1), logs.amax(1)))
         axes.plot(norms, label=f"{label}: {flow.rate(state if state in flow.log_norms else ALL):.3f} a step", **look)
         axes.fill_between(range(len(logs)), least, most, color=look["color"], alpha=0.15)
-        lowest = min(lowest, float(norms.min()))
+        lowest, highest = min(lowest, float(norms.min())), max(highest, float(most.max()))
         if flow.log_bound is not None:
             bound = [flow.bound(k) for k in range(len(logs))]
             axes.plot(bound, color=look["color"], linewidth=0.8, alpha=0.7, label=f"{label}: bound")
     axes.set_yscale("log")
-    axes.set_ylim(max(lowest / 10, 1e-40), None)
+    axes.set_ylim(max(lowest / 10, 1e-40), min(axes.get_ylim()[1], 1e3 * highest))  # a bound may leave the picture
     axes.set_xlabel("lag k, in steps")
     axes.set_ylabel("norm of d s(T) / d s(T-k)" if state == ALL else f"norm of d {state}(T) / d {state}(T-k)")
     axes.grid(alpha=0.3)

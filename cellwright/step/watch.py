@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,9 @@ def watched(cell: Cell, see: Callable[[str, Tensor], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.setprofile(before)
+        sys.setprofile(before if callable(before) or before is None else None)
+        if isinstance(before, cProfile.Profile):  # a profiler in C, which only it can put back
+            before.enable()
 
 
 def _codes(cell: Cell) -> Iterator[CodeType]:

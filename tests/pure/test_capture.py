@@ -1,5 +1,7 @@
 """A traced step is the step: its atoms, evaluated, give its values and gradients; what cannot be traced says why."""
 
+import cProfile
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -196,3 +198,12 @@ def test_what_is_refused_runs_step_by_step_as_it_is_written(name):
         torch.manual_seed(1)
         found.append(one(x)[0])
     assert torch.equal(*found)
+
+
+def test_a_step_is_traced_under_a_profiler_which_goes_on_afterwards():
+    with cProfile.Profile() as profiler:
+        found = capture(LIBRARY["lstm"](3, 5), torch.float32)
+        sorted([3, 1, 2])
+    assert {"i", "f", "o", "g"} <= set(found.names.values())
+    profiler.create_stats()
+    assert any("sorted" in name for _, _, name in profiler.stats)
