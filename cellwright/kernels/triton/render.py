@@ -260,14 +260,13 @@ def waits(program: Program, stage: str, number: int) -> bool:
 def _runs_on(program: Program, stage: str) -> bool:
     """Whether a program may begin the next step without waiting for the others.
 
-    It may where the first pass reads only what the same program wrote, column for column, and writes nothing that
-    others still read: rows of this step, which no step had before.
+    It may where the first pass reads only what the same program wrote, column for column. What it writes nobody still
+    reads: rows of this step, which no step had before, and scratch, of which steps take two in turn.
     """
     graph, loops = program.graph, program.stages[stage]
     head, tail = loops[0], loops[-1]
     if len(loops) < 2 or head.products or head.scan or head.reductions or head.width != tail.width:
         return False
-    local = set(program.locals[stage]) & {*head.atoms}
     reads = [arg for atom in (*head.atoms, *head.scalars) for arg in graph.atoms[atom].args]
     others = [arg for loop in loops[1:] for arg, _ in reads_of(graph, loop)]
     carries = [arg for arg in others if graph.atoms[arg.atom].op == "dstate"]
@@ -276,7 +275,7 @@ def _runs_on(program: Program, stage: str) -> bool:
     apart = [arg for arg in reads if graph.atoms[arg.atom].op == "state"]
     folded = [arg for arg in reads if graph.atoms[arg.atom].op in FOLDS]
     late = stage == "forward" and apart
-    return not (local or carries or writers - {head.width} or late or folded or head.scalars)
+    return not (carries or writers - {head.width} or late or folded or head.scalars)
 
 
 def _is_carried(program: Program, atom: int) -> bool:

@@ -126,7 +126,9 @@ class Launched:
             if self.values.widths[name] and (name != "y" or self.program.has_y):
                 memory[f"at_{name}"] = x.new_empty(rows, self.values.widths[name])
         flat = any(self.program.locals[stage] for stage in STAGES if stage not in TIMED)
-        memory["at_scratch"] = x.new_empty(rows if flat else B, self.values.widths["scratch"], dtype=real)
+        memory["at_scratch"] = x.new_empty(
+            max(rows, 2 * B) if flat else 2 * B, self.values.widths["scratch"], dtype=real
+        )
 
     def _tiles(self, saved: Saved) -> dict[str, Tiles]:
         on, size = machine(saved.x.device), saved.x.element_size()

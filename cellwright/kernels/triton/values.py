@@ -107,7 +107,9 @@ class Values:
             return f"at_{name} + ({turn}) * B * {width}, seat, {width}"
         if name.startswith("state"):
             return f"at_{name}_{place.when}, row, {width}"
-        return f"at_{name}, {'seat' if name == 'scratch' else 'row'}, {width}"
+        if name == "scratch":  # two in turn: a program may begin a step before all have ended the one before
+            return f"at_{name} + (t & 1) * B * {width}, seat, {width}"
+        return f"at_{name}, row, {width}"
 
     # Writes.
 
