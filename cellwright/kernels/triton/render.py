@@ -35,7 +35,7 @@ def {stage}(
 ):
     # {about}
     group, part = tl.program_id(0) // PARTS, tl.program_id(0) % PARTS
-    seat = (group * BB + tl.arange(0, BB))[:, None]  # (BB, 1), rows of the batch
+    seat = (group * BB + tl.arange(0, BB))[:, None].to(tl.int64)  # (BB, 1), rows of the batch
 {held}    goal = 0
     for step in range(first, last):
         t = {time}
@@ -254,7 +254,7 @@ def waits(program: Program, stage: str, number: int) -> bool:
     read = {arg.atom for loop in loops[number + 1 :] for arg, _ in reads_of(graph, loop)}
     seen = [home for arg, _ in reads_of(graph, loops[number]) for home in program.homes.get(arg.atom, ())]
     left = [home for atom in made for home in program.homes.get(atom, ())]
-    return bool(made & read or any(home.when for home in left) or any(home.buffer == "d" for home in seen))
+    return bool(made & read or any(home.when for home in left) or any(home.buffer in ("d", "kept") for home in seen))
 
 
 def _runs_on(program: Program, stage: str) -> bool:

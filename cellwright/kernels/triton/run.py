@@ -292,8 +292,8 @@ def _even(T: int, B: int, device: torch.device) -> Tensor:
 
 def _ends(ragged: Ragged, B: int) -> Tensor:
     """The row of every sequence's last step."""
-    lengths = (ragged.starts.diff()[:, None] > torch.arange(B)).sum(0)
-    return ragged.starts[lengths - 1] + torch.arange(B)
+    lengths = (ragged.starts.diff()[:, None] > torch.arange(B, device="cpu")).sum(0)
+    return ragged.starts[lengths - 1] + torch.arange(B, device="cpu")
 
 
 def _own(y: Tensor, shape: tuple[int, ...]) -> Tensor:

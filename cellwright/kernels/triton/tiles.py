@@ -98,7 +98,7 @@ def _loop(program: Program, stage: str, height: int, rows: int, itemsize: int, o
     if on.persistent and not persistent:  # launched pass by pass, in any number
         columns = tuple(min(own, FEW_COLUMNS) for own in columns)
         parts = max(-(-loop.width // own) for loop, own in zip(loops, columns, strict=True))
-    held = persistent and weights(program, stage, parts) * itemsize <= ON_CHIP
+    held = persistent and _held(program, stage, columns, depth) * itemsize <= ON_CHIP
     return Tiles(height, groups, parts, columns, depth, held, persistent)
 
 
@@ -106,6 +106,15 @@ def _most(loop: Loop, height: int) -> int:
     """Columns of a pass that a program can have."""
     slots = sum(slots_of(product) for product in loop.products)
     return SUMS // height // power(max(slots, 1))
+
+
+def _held(program: Program, stage: str, columns: tuple[int, ...], depth: int) -> int:
+    """Numbers of all weights that a program holds, with what fills up its tiles."""
+    return sum(
+        sum(-(-arg.width // depth) * depth for arg in product.inputs) * slots_of(product) * own
+        for loop, own in zip(program.stages[stage], columns, strict=True)
+        for product in loop.products
+    )
 
 
 def weights(program: Program, stage: str, parts: int) -> int:
