@@ -102,7 +102,7 @@ class Launched:
         """The memory of a run. Before a state's rows are those of its beginning; where rows end or begin anew, what
         steps begin with lies apart."""
         x, memory, rows, B = saved.x, saved.memory, saved.rows, saved.B
-        real = COMPUTED.get(x.dtype, torch.float32)
+        real = self._real(saved)
         starts = _even(saved.T, B, x.device) if ragged is None else ragged.starts
         memory["at_starts"] = starts if ragged is None else torch.cat([starts, starts[-1:]]).to(x.device)
         memory["at_all"] = _even(1, rows, x.device)

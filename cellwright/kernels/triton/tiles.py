@@ -78,7 +78,7 @@ def tiles(program: Program, stage: str, rows: int, itemsize: int, on: Machine) -
     if stage not in TIMED:
         columns = tuple(min(FLAT_COLUMNS, power(loop.width)) for loop in loops)
         parts = max(-(-loop.width // own) for loop, own in zip(loops, columns, strict=True))
-        return Tiles(FLAT_ROWS, -(-rows // FLAT_ROWS), parts, columns, 16, False, False)
+        return Tiles(FLAT_ROWS, max(1, -(-rows // FLAT_ROWS)), parts, columns, 16, False, False)
     heights = [height for height in HEIGHTS if height <= max(power(rows), HEIGHTS[0])]
     found = [_loop(program, stage, height, rows, itemsize, on) for height in heights]
     best = [one for one in found if one.held] or [one for one in found if one.persistent] or found[-1:]
@@ -87,11 +87,15 @@ def tiles(program: Program, stage: str, rows: int, itemsize: int, on: Machine) -
 
 def _loop(program: Program, stage: str, height: int, rows: int, itemsize: int, on: Machine) -> Tiles:
     """The layout of the steps with so many rows to a group."""
-    loops, groups = program.stages[stage], -(-rows // height)
+    loops, groups = program.stages[stage], max(1, -(-rows // height))
     most = max(1, on.processors // groups)
-    alone = weights(program, stage, 1) * itemsize <= SMALL
+    alone = _held(program, stage, tuple(loop.width for loop in loops), 1) * itemsize <= SMALL
     parts = 1 if alone else min(most, -(-max(loop.width for loop in loops) // LEAST_COLUMNS))
     columns = tuple(max(LEAST_COLUMNS, min(power(-(-loop.width // parts)), _most(loop, height))) for loop in loops)
+    # Passes as wide share columns alike: what a program carries to its next step it then wrote itself.
+    columns = tuple(
+        min(own for one, own in zip(loops, columns, strict=True) if one.width == loop.width) for loop in loops
+    )
     parts = max(-(-loop.width // own) for loop, own in zip(loops, columns, strict=True))
     depth = min(DEEPEST // itemsize, max(16, power(min(_depths(program, stage), default=16))))
     persistent = on.persistent and groups * parts <= on.processors
@@ -113,15 +117,6 @@ def _held(program: Program, stage: str, columns: tuple[int, ...], depth: int) ->
     return sum(
         sum(-(-arg.width // depth) * depth for arg in product.inputs) * slots_of(product) * own
         for loop, own in zip(program.stages[stage], columns, strict=True)
-        for product in loop.products
-    )
-
-
-def weights(program: Program, stage: str, parts: int) -> int:
-    """Numbers of all weights that one program of so many reads in a step."""
-    return sum(
-        sum(arg.width for arg in product.inputs) * slots_of(product) * -(-loop.width // parts)
-        for loop in program.stages[stage]
         for product in loop.products
     )
 
