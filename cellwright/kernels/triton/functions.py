@@ -116,7 +116,7 @@ def v_log(a):
 
 
 @triton.jit
-def thirds(s):
+def odd_series(s):
     """1 + s/3 + s^2/5 + ... + s^11/23."""
     p = s / 23.0 + 1.0 / 21.0
     p = p * s + 1.0 / 19.0
@@ -136,7 +136,7 @@ def v_log1p(a):
     """Near zero twice the inverse hyperbolic tangent of a / (2 + a), as a series."""
     r = a / (2.0 + a)
     s = tl.where(tl.abs(a) < 0.25, r * r, 0.0)
-    return tl.where(tl.abs(a) < 0.25, 2.0 * r * thirds(s), tl.log(1.0 + a))
+    return tl.where(tl.abs(a) < 0.25, 2.0 * r * odd_series(s), tl.log(1.0 + a))
 
 
 @triton.jit
@@ -161,7 +161,7 @@ def v_atan(a):
     r = tl.where(size > 1, 1.0 / size, size)
     r = r / (1.0 + tl.sqrt(1.0 + r * r))
     r = r / (1.0 + tl.sqrt(1.0 + r * r))
-    angle = 4.0 * r * thirds(-r * r)
+    angle = 4.0 * r * odd_series(-r * r)
     half_pi = tl.full(angle.shape, 1.5707963267948966, angle.dtype)
     angle = tl.where(size > 1, half_pi - angle, angle)
     return tl.where(a < 0, -angle, angle)
