@@ -65,6 +65,9 @@ class Adapted(Cell):
     def extra_repr(self) -> str:
         return f"{self.input_size}, states of {', '.join(map(str, self._state_sizes))}"
 
+    def in_one_line(self) -> str:
+        return f"{type(self.module).__name__}({self.extra_repr()})"
+
 
 def adapt(
     module: nn.Module,

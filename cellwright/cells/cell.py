@@ -185,6 +185,10 @@ class Cell(nn.Module):
         sizes = [str(self.input_size), str(self.hidden_size)]
         return ", ".join(sizes + [f"{name}={value!r}" for name, value in given.items()])
 
+    def in_one_line(self) -> str:
+        """Its class and settings, without the modules inside."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
 
 def positive(name: str, value: Any) -> int:
     """The value, where it is a size: a whole number of at least 1."""

@@ -57,7 +57,7 @@ class Run(torch.autograd.Function):
         ctx: Any, fused: Fused, cell: Cell, names: list[str], ragged: Ragged | None, x: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         states, weights = tensors[: len(fused.program.widths)], tensors[len(fused.program.widths) :]
-        leaves = lookup(names, weights)
+        leaves = Leaves(zip(names, weights, strict=True))
         y, last, saved = fused.forward(x, states, leaves, True, ragged)
         ctx.fused, ctx.cell, ctx.names, ctx.ragged, ctx.saved = fused, cell, names, ragged, saved
         ctx.save_for_backward(x, *tensors, y)
@@ -72,7 +72,7 @@ class Run(torch.autograd.Function):
         fused: Fused = ctx.fused
         count = len(fused.program.widths)
         states, weights = tensors[:count], tensors[count:]
-        leaves = lookup(ctx.names, weights)
+        leaves = Leaves(zip(ctx.names, weights, strict=True))
         saved = ctx.saved
         if saved is None:  # a second backward through the same graph: what was kept has been used up
             saved = fused.forward(x, tuple(states), leaves, True, ctx.ragged)[2]
@@ -100,13 +100,8 @@ def run_fused(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights)):
         y, *last = Run.apply(fused, cell, names, ragged, x, *state, *weights)  # type: ignore[no-untyped-call]
         return y, tuple(last)
-    y, last, _ = fused.forward(x, state, lookup(names, weights), False, ragged)
+    y, last, _ = fused.forward(x, state, Leaves(leaves), False, ragged)
     return y, last
-
-
-def lookup(names: list[str], weights: Any) -> Any:
-    known = dict(zip(names, weights, strict=True))
-    return lambda name: known[name] if isinstance(name, str) else name
 
 
 def _differentiable(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,21 @@ from cellwright.program import Program
 from cellwright.program.places import Part
 from cellwright.step.tape import Tape
 
-Leaves = Callable[[Any], Tensor]
+
+class Leaves(dict[Any, Tensor]):
+    """What a step reads besides rows: parameters by name; a constant of the step is itself."""
+
+    def __missing__(self, constant: Tensor) -> Tensor:
+        return constant
+
+
+class Whole(NamedTuple):
+    """A gradient that lies where the loops left it: a segment of a block, or some of the sums."""
+
+    block: int | None
+    place: int
+    stop: int = 0
+    flipped: bool = False
 
 
 class Gradients:
@@ -22,6 +36,7 @@ class Gradients:
         self.program = program
         self._direct = {name: _direct(program.tape, number) for name, number in program.gradients.items()}
         self.segments = [_segment(program, number) for number in range(len(program.blocks))]
+        self._whole = {name: self._lies(*found) for name, found in self._direct.items() if found is not None}
 
     def results(self, like: Tensor) -> list[Tensor]:
         """Memory for the products after the loops: (segments, rows, columns) each."""
@@ -41,10 +56,42 @@ class Gradients:
             wanted: their names.
         """
         split = [result.unbind() for result in results]
+        found: dict[str, Tensor] = {}
+        others: list[str] = []
+        for name in wanted:
+            whole = self._whole.get(name)
+            if whole is None:
+                others.append(name)
+            elif whole.block is None:
+                found[name] = sums[whole.place : whole.stop]
+            else:
+                segment = split[whole.block][whole.place]
+                found[name] = segment.t() if whole.flipped else segment
+        return found | self._made(others, split, sums, rows, leaves) if others else found
+
+    def _lies(self, leaf: Any, flipped: bool) -> Whole | None:
+        """Where a gradient lies that nothing need be put together for."""
+        kind, number, shape = leaf
+        if kind == "sum":
+            parts = self.program.batch_sums[number]
+            one = parts[0] if len(parts) == 1 else None
+            return Whole(None, one[0], sum(one)) if isinstance(one, tuple) and shape == one[1:] else None
+        parts = self.program.products[number]
+        if len(parts) != 1 or len(parts[0]) != 1:
+            return None
+        part, width = parts[0][0], self.segments[parts[0][0].block]
+        if part.columns != width or part.rows != self.program.blocks[part.block].rows:
+            return None
+        return Whole(part.block, part.column // width, flipped=flipped != self.program.turned[number])
+
+    def _made(
+        self, wanted: list[str], split: list[tuple[Tensor, ...]], sums: Tensor, rows: int, leaves: Leaves
+    ) -> dict[str, Tensor]:
+        """The gradients that something is computed or put together for."""
 
         def leaf(name: Any) -> Tensor:
             if not isinstance(name, tuple):
-                return leaves(name)
+                return leaves[name]
             kind, number, detail = name
             if kind == "sum":
                 return self._sum(number, detail, sums, rows)

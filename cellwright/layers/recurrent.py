@@ -78,17 +78,14 @@ class Recurrent(nn.Module):
         for cell in self._cells():
             yield choose(cell, self.backend)
 
-    def _cells(self) -> Iterator[Cell]:
-        for cell in self.cells:
-            assert isinstance(cell, Cell)
-            yield cell
+    def _cells(self) -> tuple[Cell, ...]:
+        cells: Any = self.cells
+        return tuple(cells)
 
     @property
     def first_cell(self) -> Cell:
         """The cell of the first layer, which says what the states are called and how x looks."""
-        cell = self.cells[0]
-        assert isinstance(cell, Cell)
-        return cell
+        return self._cells()[0]
 
     def forward(
         self,
@@ -130,26 +127,29 @@ class Recurrent(nn.Module):
         resets: Tensor | None = None,
     ) -> tuple[Any, Any]:
         """As a call of the layer, whose cells are run by `run(number, x, state, ragged)`."""
-        batch, batched = batch_of(self.first_cell, self.batch_first, x, lengths, resets)
-        first = self._unpack_state(state, batch, batched)
-        y, last = stack(batch, first, self._fed(run), self.directions, self._between)
+        cells = self._cells()
+        batch, batched = batch_of(cells[0], self.batch_first, x, lengths, resets)
+        states = States(cells[0].state, tuple([cell.state_sizes for cell in cells]), self.directions)
+        if state is None:
+            first = [cell.initial_state(batch.rows(), like=batch.x) for cell in cells]
+        else:
+            first = states.unpack(map_tensors(partial(cast, cells[0]), state), batch, batched)
+        y, last = stack(batch, first, self._fed(run, cells), self.directions, self._between)
         given = to_given(batch, y)
         given = given if isinstance(given, PackedSequence) else from_time_first(given, batched, self.batch_first)
-        return given, self._states().pack(last, batch, batched)
+        return given, states.pack(last, batch, batched)
 
     def _run(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
-        cell = self.cells[place]
-        assert isinstance(cell, Cell)
-        return run_cell(cell, self.backend, x, state, ragged)
+        return run_cell(self._cells()[place], self.backend, x, state, ragged)
 
-    def _fed(self, run: Runner) -> Runner:
+    @staticmethod
+    def _fed(run: Runner, cells: tuple[Cell, ...]) -> Runner:
         """The same on what cells read in place of x, where they read something else."""
+        if all(type(cell).feed is Cell.feed for cell in cells):
+            return run
 
         def fed(place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
-            cell = self.cells[place]
-            assert isinstance(cell, Cell)
-            if type(cell).feed is Cell.feed:
-                return run(place, x, state, ragged)
+            cell = cells[place]
             if ragged is None:
                 return run(place, cell.feed(Feed(x)).x, state, None)
             given = cell.feed(Feed(x, places(ragged)[1], ragged.resets))
@@ -159,15 +159,6 @@ class Recurrent(nn.Module):
 
     def _between(self, y: Tensor, batch: Batch) -> Tensor:
         return self.dropout(y) if batch.ragged is None else self.dropout.packed(y, places(batch.ragged)[1])
-
-    def _unpack_state(self, state: Any, batch: Batch, batched: bool) -> list[State]:
-        if state is None:
-            return [cell.initial_state(batch.rows(), like=batch.x) for cell in self._cells()]
-        given = map_tensors(partial(cast, self.first_cell), state)
-        return self._states().unpack(given, batch, batched)
-
-    def _states(self) -> States:
-        return States(self.first_cell.state, tuple(cell.state_sizes for cell in self._cells()), self.directions)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """One step at a time, with the state carried from call to call: see `Stream`.
@@ -203,9 +194,9 @@ class Recurrent(nn.Module):
           backend eager; asked for by name: the equations step by step in a Python loop
         """
         lines = []
-        for place, (cell, choice) in enumerate(zip(self.cells, self.choices(), strict=True)):
+        for place, (cell, choice) in enumerate(zip(self._cells(), self.choices(), strict=True)):
             layer, direction = divmod(place, self.directions)
-            lines.append(f"layer {layer}, {'backward' if direction else 'forward'}: {cell}")
+            lines.append(f"layer {layer}, {'backward' if direction else 'forward'}: {cell.in_one_line()}")
             lines.append(f"  backend {choice.backend}; {choice.reason}")
             if choice.entry is not None and choice.entry.fused is not None:
                 lines += [f"    {line}" for line in str(choice.entry.fused.program).splitlines()]

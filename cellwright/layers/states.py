@@ -34,7 +34,7 @@ class States(NamedTuple):
 
     def _joined(self, cells: list[Tensor], batch: Batch, batched: bool) -> Any:
         found = []
-        for part in self.parts():
+        for part in [slice(None)] if len(cells) == 1 else self.parts():
             tall = torch.stack(cells[part]) if len(cells[part]) > 1 else cells[part][0].unsqueeze(0)  # (L*D, B, H)
             tall = tall if batch.back is None else tall.index_select(1, batch.back)
             found.append(tall if batched else tall.squeeze(1))

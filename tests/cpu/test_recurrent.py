@@ -113,6 +113,16 @@ def test_a_cell_of_ones_own_runs_stacked_and_gives_its_extra_output():
     assert "static void forward_0" in layer.source()
 
 
+def test_what_is_explained_says_the_cell_in_one_line():
+    cells = {
+        "RNN(3, 5)": RNN(3, 5),
+        "LSTMCell(3, states of 5, 5)": torch.nn.LSTMCell(3, 5),
+        "Zoneout(LSTM(3, 5), share=0.5)": cw.cells.Zoneout(cw.cells.LSTM(3, 5), 0.5),
+    }
+    for line, cell in cells.items():
+        assert cw.Recurrent(cell).explain().splitlines()[0] == f"layer 0, forward: {line}"
+
+
 def test_layers_have_weights_of_their_own():
     layer = cw.Recurrent(RNN(5, 5), num_layers=2)
     assert not torch.equal(layer.cells[0].W_hh, layer.cells[1].W_hh)

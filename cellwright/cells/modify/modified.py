@@ -90,6 +90,9 @@ class Modified(Cell):
         given = {name: value for name, value in self._arguments.items() if name != "cell"}
         return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
+    def in_one_line(self) -> str:
+        return f"{type(self).__name__}({', '.join(filter(None, [self.cell.in_one_line(), self.extra_repr()]))})"
+
 
 def checked_share(name: str, share: Any) -> float:
     """A share of at least 0 and below 1."""

@@ -86,7 +86,8 @@ class Layout:
             self.offsets[name] = self.size * program.dtype.itemsize
             self.size += -(-count // line) * line
         self.size += line  # to start at a line
-        self._last: tuple[int, array[int]] = (-1, array("q"))
+        self.last: tuple[Any, array[int], array[int]] = (None, array("q"), array("q"))
+        """What the last run's argument followed from, that argument, and what is apart from it."""
 
     def _depth(self, program: Program, place: int) -> int:
         """Rows of a state: those of all steps and those before, or those of two steps in turn."""
@@ -120,10 +121,7 @@ class Layout:
         """The addresses of these buffers in a piece of memory; 0 for those that lie elsewhere or nowhere."""
         base = memory.data_ptr()
         base += -base % LINE
-        if self._last[0] != base:
-            found = (base + self.offsets[name] if name in self.offsets else 0 for name in names)
-            self._last = (base, array("q", found))
-        return self._last[1][:]
+        return array("q", (base + self.offsets[name] if name in self.offsets else 0 for name in names))
 
 
 class Saved:

@@ -23,8 +23,9 @@ from cellwright.cells import Cell
 from cellwright.errors import BackendError
 from cellwright.kernels.c.buffers import Saved
 from cellwright.kernels.c.run import Fused as Compiled
-from cellwright.kernels.function import Fused, lookup
+from cellwright.kernels.function import Fused
 from cellwright.kernels.fuse import Entry
+from cellwright.kernels.gradients import Leaves
 from cellwright.program import plan
 from cellwright.step import Ragged, written
 
@@ -51,7 +52,7 @@ class Named:
     ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
         """As that of `fused`."""
         rows = Ragged(*ragged) if ragged else None
-        return self.fused.forward(x, tuple(states), lookup(self.names, weights), keep, rows)
+        return self.fused.forward(x, tuple(states), Leaves(zip(self.names, weights, strict=True)), keep, rows)
 
 
 class Ticket(np.ndarray[Any, np.dtype[np.int64]]):
@@ -198,7 +199,8 @@ def _backward(
         ticket.saved = None  # backward uses it up
     needs = wanted[1 + len(states) :]
     names = [one for one, need in zip(named.names, needs, strict=True) if need]
-    dx, dstates, found = named.fused.backward(saved, dy, dlast, lookup(named.names, weights), names)
+    leaves = Leaves(zip(named.names, weights, strict=True))
+    dx, dstates, found = named.fused.backward(saved, dy, dlast, leaves, names)
     grads = [dx, *dstates, *(found.get(one) for one in named.names)]
     like = [x, *states, *weights]
     return _apart([grad for grad, need in zip(grads, wanted, strict=True) if need and grad is not None], like)

@@ -41,7 +41,9 @@ CALL = (
     ),
     *("contract", "reductions", "sum", "bias"),
 )
-JOB, PACKS, BLOCKS, BLOCK, STATES, BIAS = map(CALL.index, ("job", "packs", "blocks", "block", "state", "bias"))
+JOB, PACKS, BLOCKS, BARRIER, BLOCK, STATES, BIAS = map(
+    CALL.index, ("job", "packs", "blocks", "barrier", "block", "state", "bias")
+)
 STATE = ("width", "kept", "rows", "old", "first", "last", "carry", "dlast", "dfirst")
 OLD, DLAST, DFIRST = map(STATE.index, ("old", "dlast", "dfirst"))
 MOST_CACHED = 64  # sizes of runs that are known
@@ -136,24 +138,31 @@ class Fused:
     def saved(self, sizes: Sizes, leaves: Leaves, steps: Steps) -> Saved:
         """Memory for a run, packed weights, and the argument of its call as far as they decide it."""
         layout = self._layout(sizes)
-        saved = Saved(self._pool, self._pool.take(layout.size), layout, self.weights, self.weights.take(leaves, sizes))
-        count = len(self.program.widths)
+        packed, memory = self.weights.take(leaves, sizes), self._pool.take(layout.size)
+        saved = Saved(self._pool, memory, layout, self.weights, packed)
+        known = (memory.data_ptr(), steps.T, steps.start, steps.resets, packed.start, packed.fields, packed.vectors)
+        last = layout.last
+        if last[0] != known:
+            last = layout.last = (known, *self._argument(saved, steps))
+        saved.argument, saved.old = last[1][:], last[2]
+        barrier = saved.barrier.buffer_info()[0]
+        saved.argument[BARRIER] = barrier + -barrier % 64
+        return saved
+
+    def _argument(self, saved: Saved, steps: Steps) -> tuple[array[int], array[int]]:
+        """The argument of a call, but for what only that call has; and where states lie that are apart."""
+        layout, packed, sizes = saved.layout, saved.packed, saved.layout.sizes
+        count, sums = len(self.program.widths), self.program.buffers["sums"].width
         names = (*self._names, "contract", "reductions", "sum", *(f"old{place}" for place in range(count)))
         places = layout.places(saved.memory, names)
-        saved.old, others = places[-count:], places[-count - 3 : -count]
-        packed, barrier = saved.packed, saved.barrier.buffer_info()[0]
-        sums = self.program.buffers["sums"].width
-        saved.argument = array(
-            "q",
-            (
-                *(steps.T, sizes.B, 0, sizes.columns, sizes.few, layout.scratch_rows),
-                *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
-                *(0 if sizes.one_step else 1, layout.contract, steps.start, steps.resets, *thread_functions()),
-                *(barrier + -barrier % 64, *packed.fields(), 0, 0, *others, 0),
-                *(*places[: -count - 3], *packed.addresses),
-            ),
+        argument = (
+            *(steps.T, sizes.B, 0, sizes.columns, sizes.few, layout.scratch_rows),
+            *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
+            *(0 if sizes.one_step else 1, layout.contract, steps.start, steps.resets, *thread_functions()),
+            *(0, *packed.fields, 0, 0, *places[-count - 3 : -count], 0),
+            *(*places[: -count - 3], *packed.vectors, *(packed.start + offset for offset in self.weights.offsets)),
         )
-        return saved
+        return array("q", argument), places[-count:]
 
     def _layout(self, sizes: Sizes) -> Layout:
         found = self._layouts.get(sizes)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cellwright.kernels.c.buffers import Sizes
 from cellwright.kernels.c.run import INFER, JOB, PACKS, Fused
-from cellwright.kernels.function import lookup
+from cellwright.kernels.gradients import Leaves
 
 SMALL = 1 << 19  # multiply-adds of a step that one thread does sooner than it wakes another
 
@@ -30,9 +30,9 @@ class Step:
         team = 1 if fused.weights.size * B < SMALL else torch.get_num_threads()
         program = fused.program
         like = self.state[0].new_empty(1, B, program.input_size)
-        leaves = {name: leaf.clone() for name, leaf in leaves.items()}
+        leaves = Leaves((name, leaf.clone()) for name, leaf in leaves.items())
         steps = fused.steps(like, B, None)
-        self._saved = fused.saved(Sizes(B, B, team, False), lookup(list(leaves), list(leaves.values())), steps)
+        self._saved = fused.saved(Sizes(B, B, team, False), leaves, steps)
         self._argument: array[int] = self._saved.argument
         self._rows = like.new_empty(2 * B * program.widths[0])  # of the first state, where that is y
         self._saved.held = (leaves, steps, self._rows)

@@ -34,17 +34,15 @@ class Packed:
 
     def __init__(self, size: int, dtype: torch.dtype) -> None:
         self.memory = torch.empty(size, dtype=dtype)
+        self.start = self.memory.data_ptr() + -self.memory.data_ptr() % LINE  # the first line of it
         self.key: tuple[Any, ...] = ()
         self.jobs: array[int] = array("q")
         self.pieces: array[int] = array("q")
         self.found: array[int] = array("Q")
         self.known: array[int] = array("Q")
-        self.addresses: array[int] = array("q")  # of vectors, then of packed products
+        self.vectors: tuple[int, ...] | None = None  # addresses of those that are read as they are
+        self.fields: tuple[int, ...] = ()  # of a call: pack, piece, found, known
         self.held: tuple[Any, ...] = ()  # the weights themselves
-
-    def fields(self) -> tuple[int, ...]:
-        """Of a call: pack, piece, found, known."""
-        return tuple(one.buffer_info()[0] for one in (self.jobs, self.pieces, self.found, self.known))
 
 
 class Weights:
@@ -58,7 +56,10 @@ class Weights:
         self._orders = list(_orders(program, code))
         self._numbers = sorted({order.weight.value for order in self._orders} | {value for value, _ in code.weights})
         self._direct = {number: program.tape.direct(number) for number in self._numbers}
+        self._names = [direct[0] for direct in self._direct.values() if direct is not None]
         self._others = [number for number, direct in self._direct.items() if direct is None]
+        self._order = [*(n for n, direct in self._direct.items() if direct is not None), *self._others]
+        self._whole = all(self._is_whole(value, dims) for value, dims in code.weights)
         self.offsets, self.size = self._sizes()
         self._spare: dict[bool, list[Packed]] = {True: [], False: []}
 
@@ -79,18 +80,18 @@ class Weights:
             packed = self._spare[sizes.keep].pop()
         except IndexError:
             packed = Packed(self.size, self.program.dtype)
-        sources = self._sources(leaves)
-        tensors = list(sources.values())
-        strides = [] if all(one.is_contiguous() for one in tensors) else [one.stride() for one in tensors]
-        key = (sizes.few, sizes.columns, sizes.team, [one.data_ptr() for one in tensors], strides)
+        tensors = self._sources(leaves)
+        plain = all(map(Tensor.is_contiguous, tensors))
+        strides = () if plain else tuple(map(Tensor.stride, tensors))
+        key = (sizes.few, sizes.columns, sizes.team, *map(Tensor.data_ptr, tensors), strides)
+        packed.held = (tensors,)
         if packed.key != key:
-            self._plan(packed, sources, sizes)
-            packed.key = key
-        vectors = [self._vector(sources[value], value, dims) for value, dims in self.code.weights]
-        packed.held = (sources, vectors)
-        start = _start(packed.memory)
-        packed.addresses = array("q", [one.data_ptr() for one in vectors])
-        packed.addresses.extend([start + offset for offset in self.offsets])
+            self._plan(packed, dict(zip(self._order, tensors, strict=True)), sizes)
+            packed.key, packed.vectors = key, None
+        if packed.vectors is None or not (plain and self._whole):
+            sources = dict(zip(self._order, tensors, strict=True))
+            vectors = [self._vector(sources[value], value, dims) for value, dims in self.code.weights]
+            packed.held, packed.vectors = (tensors, vectors), tuple(map(Tensor.data_ptr, vectors))
         return packed
 
     def give(self, packed: Packed, keep: bool) -> None:
@@ -98,21 +99,25 @@ class Weights:
         packed.held = ()
         self._spare[keep] = [packed]
 
-    def _sources(self, leaves: Leaves) -> dict[int, Tensor]:
-        """The tensors that hold the weights: parameters themselves, also where a step transposes them."""
-        sources = {number: leaves(direct[0]) for number, direct in self._direct.items() if direct is not None}
+    def _sources(self, leaves: Leaves) -> list[Tensor]:
+        """The tensors that hold the weights: parameters themselves, also where a step transposes them; then others."""
+        tensors = list(map(leaves.__getitem__, self._names))
         if self._others:
-            replayed = self.program.tape.replay(self._others, leaves)
-            sources |= {number: replayed[number].detach() for number in self._others}
-        return sources
+            replayed = self.program.tape.replay(self._others, leaves.__getitem__)
+            tensors += [replayed[number].detach() for number in self._others]
+        return tensors
+
+    def _is_whole(self, number: int, dims: tuple[int, ...]) -> bool:
+        """Whether a vector is read where its parameter lies."""
+        direct = self._direct[number]
+        return not dims and direct is not None and not direct[1]
 
     def _value(self, source: Tensor, number: int) -> Tensor:
         direct = self._direct[number]
         return source.detach().t() if direct is not None and direct[1] else source.detach()
 
     def _vector(self, source: Tensor, number: int, dims: tuple[int, ...]) -> Tensor:
-        direct = self._direct[number]
-        if not dims and direct is not None and not direct[1] and source.is_contiguous():
+        if self._is_whole(number, dims) and source.is_contiguous():
             return source
         vector = self._value(source, number)
         for dim in dims:
@@ -121,7 +126,6 @@ class Weights:
 
     def _plan(self, packed: Packed, sources: dict[int, Tensor], sizes: Sizes) -> None:
         """What to pack from where to where."""
-        start = _start(packed.memory)
         packed.jobs, packed.pieces = array("q"), array("q")
         for order in self._orders:
             if sizes.keep or order.stage in ("before", "forward"):
@@ -129,7 +133,7 @@ class Weights:
                 matrix = matrix.t() if order.weight.transposed else matrix
                 row, column = matrix.stride()
                 from_ = matrix.data_ptr() + (order.weight.row * row + order.weight.column * column) * matrix.itemsize
-                to = start + self.offsets[order.place]
+                to = packed.start + self.offsets[order.place]
                 timed = order.stage in TIMED
                 team = sizes.team if timed and sizes.columns else 1
                 packed.jobs.extend((from_, row, column, to, *order.sizes, timed and sizes.few, team))
@@ -137,11 +141,8 @@ class Weights:
             packed.pieces.extend((sources[number].data_ptr(), _span(sources[number])))
         count = max(sizes.team * len(packed.pieces) // 2, 1)
         packed.found, packed.known = array("Q", [0] * count), array("Q", [1] * count)
-
-
-def _start(memory: Tensor) -> int:
-    """The first line of a piece of memory."""
-    return memory.data_ptr() + -memory.data_ptr() % LINE
+        tables = (packed.jobs, packed.pieces, packed.found, packed.known)
+        packed.fields = tuple(table.buffer_info()[0] for table in tables)
 
 
 def _span(tensor: Tensor) -> int:

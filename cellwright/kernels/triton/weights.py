@@ -53,10 +53,10 @@ class Weights:
         return {name: one.view(shape) for (name, shape), one in zip(order.shapes.items(), packed, strict=True)}
 
     def _sources(self, leaves: Leaves) -> list[Tensor]:
-        direct = {number: leaves(found[0]).detach() for number, found in self._direct.items() if found is not None}
+        direct = {number: leaves[found[0]].detach() for number, found in self._direct.items() if found is not None}
         others = [number for number in self.numbers if number not in direct]
         with torch.no_grad():
-            replayed = self.program.tape.replay(others, leaves) if others else {}
+            replayed = self.program.tape.replay(others, leaves.__getitem__) if others else {}
         return [direct[number] if number in direct else replayed[number].detach() for number in self.numbers]
 
     def _order(self, sources: list[Tensor], tiles: dict[str, Tiles]) -> Order:
