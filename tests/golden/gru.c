@@ -70,10 +70,10 @@ V_FN Memory memory(const Args *arg, long step, Range part) {
 V_FN void forward_0_at1(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v2 = tile[0 * TILE_ROWS + at * 2 + 0];
-    const vec v6 = tile[0 * TILE_ROWS + at * 2 + 1];
-    const vec v10 = tile[16 * TILE_ROWS + at * 1 + 0];
-    const vec v13 = tile[24 * TILE_ROWS + at * 1 + 0];
+    const vec v2 = tile[0 * GROUP_ROWS + at * 2 + 0];
+    const vec v6 = tile[0 * GROUP_ROWS + at * 2 + 1];
+    const vec v10 = tile[16 * GROUP_ROWS + at * 1 + 0];
+    const vec v13 = tile[24 * GROUP_ROWS + at * 1 + 0];
     const vec v4 = (v2 + v_load_n(m.w2 + 0 + col, lanes));
     // r = sigmoid(x @ W_xr + h[t-1] @ W_hr + b_r)
     const vec r = v_sigmoid(v4);
@@ -89,17 +89,17 @@ V_FN void forward_0_at1(const Args *arg, const Memory m, long row, long col, con
     if (keep) v_store_n(m.d + row * 20 + col, r, lanes);
     if (keep) v_store_n(m.d + row * 20 + 5 + col, z, lanes);
     if (keep) v_store_n(m.d + row * 20 + 10 + col, v15, lanes);
-    tile[32 * TILE_ROWS + at * 3 + 0] = v17;
-    tile[32 * TILE_ROWS + at * 3 + 1] = v19;
-    tile[32 * TILE_ROWS + at * 3 + 2] = v21;
+    tile[32 * GROUP_ROWS + at * 3 + 0] = v17;
+    tile[32 * GROUP_ROWS + at * 3 + 1] = v19;
+    tile[32 * GROUP_ROWS + at * 3 + 2] = v21;
 }
 
 V_FN void forward_0_at2(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v17 = tile[32 * TILE_ROWS + at * 3 + 0];
-    const vec v19 = tile[32 * TILE_ROWS + at * 3 + 1];
-    const vec v21 = tile[32 * TILE_ROWS + at * 3 + 2];
+    const vec v17 = tile[32 * GROUP_ROWS + at * 3 + 0];
+    const vec v19 = tile[32 * GROUP_ROWS + at * 3 + 1];
+    const vec v21 = tile[32 * GROUP_ROWS + at * 3 + 2];
     // n = tanh((x @ W_xn + b_n) + r * (h[t-1] @ W_hn + b_hn))
     const vec n = v_tanh(v17);
     const vec v22 = (v21 * n);
@@ -111,25 +111,25 @@ V_FN void forward_0_at2(const Args *arg, const Memory m, long row, long col, con
 
 static void forward_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[56 * TILE_ROWS];
+    vec tile[56 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
-    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
-        for (long block = 0; block < blocks; block++) {
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+        for (long group = 0; group < groups; group++) {
+            const long first = part.b0 + (part.b1 - part.b0) * group / groups;
+            const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             for (long row = first; row < first + rows; row++)
                 for (long col = start * VL; col < (start + count) * VL; col += VL) {
                     __builtin_prefetch(m.state0_old + row * 5 + col);
                 }
             const Term terms0[] = {{m.x + first * 3, 3, 3}, {m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 2, most, terms0, 2, arg->p_forward_0_0 + start * 16 * VL, 8, tile + 0 * TILE_ROWS);
+            multiply(rows, count * 2, most, terms0, 2, arg->p_forward_0_0 + start * 16 * VL, 8, tile + 0 * GROUP_ROWS);
             const Term terms1[] = {{m.x + first * 3, 3, 3}};
-            multiply(rows, count * 1, most, terms1, 1, arg->p_forward_0_1 + start * 3 * VL, 3, tile + 16 * TILE_ROWS);
+            multiply(rows, count * 1, most, terms1, 1, arg->p_forward_0_1 + start * 3 * VL, 3, tile + 16 * GROUP_ROWS);
             const Term terms2[] = {{m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms2, 1, arg->p_forward_0_2 + start * 5 * VL, 5, tile + 24 * TILE_ROWS);
+            multiply(rows, count * 1, most, terms2, 1, arg->p_forward_0_2 + start * 5 * VL, 5, tile + 24 * GROUP_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -193,24 +193,24 @@ static void backward_0(const Args *arg, long step, Range part, const int keep) {
 V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v44 = tile[0 * TILE_ROWS + at * 1 + 0];
+    const vec v44 = tile[0 * GROUP_ROWS + at * 1 + 0];
     const vec v45 = (v_load_n(m.scratch + row * 5 + col, lanes) + v44);
     v_store_n(m.dstate0_new + row * 5 + col, v45, lanes);
 }
 
 static void backward_1(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * TILE_ROWS];
+    vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
-    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
-        for (long block = 0; block < blocks; block++) {
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+        for (long group = 0; group < groups; group++) {
+            const long first = part.b0 + (part.b1 - part.b0) * group / groups;
+            const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const Term terms0[] = {{m.d + first * 20, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 3, arg->p_backward_1_0 + start * 15 * VL, 15, tile + 0 * TILE_ROWS);
+            multiply(rows, count * 1, most, terms0, 3, arg->p_backward_1_0 + start * 15 * VL, 15, tile + 0 * GROUP_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -224,24 +224,24 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
 V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v46 = tile[0 * TILE_ROWS + at * 1 + 0];
+    const vec v46 = tile[0 * GROUP_ROWS + at * 1 + 0];
     const vec v48 = v46;
     v_store_n(m.dx + row * 3 + col, v48, lanes);
 }
 
 static void after_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * TILE_ROWS];
+    vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, part.team);
-    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
-        for (long block = 0; block < blocks; block++) {
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+        for (long group = 0; group < groups; group++) {
+            const long first = part.b0 + (part.b1 - part.b0) * group / groups;
+            const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const Term terms0[] = {{m.d + first * 20 + 15, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 3, arg->p_after_0_0 + start * 15 * VL, 15, tile + 0 * TILE_ROWS);
+            multiply(rows, count * 1, most, terms0, 3, arg->p_after_0_0 + start * 15 * VL, 15, tile + 0 * GROUP_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;

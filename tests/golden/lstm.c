@@ -78,10 +78,10 @@ V_FN Memory memory(const Args *arg, long step, Range part) {
 V_FN void forward_0_at1(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v3 = tile[0 * TILE_ROWS + at * 4 + 0];
-    const vec v7 = tile[0 * TILE_ROWS + at * 4 + 1];
-    const vec v11 = tile[0 * TILE_ROWS + at * 4 + 2];
-    const vec v15 = tile[0 * TILE_ROWS + at * 4 + 3];
+    const vec v3 = tile[0 * GROUP_ROWS + at * 4 + 0];
+    const vec v7 = tile[0 * GROUP_ROWS + at * 4 + 1];
+    const vec v11 = tile[0 * GROUP_ROWS + at * 4 + 2];
+    const vec v15 = tile[0 * GROUP_ROWS + at * 4 + 3];
     const vec v5 = (v3 + v_load_n(m.w2 + 0 + col, lanes));
     // i = sigmoid(x @ W_xi + h[t-1] @ W_hi + b_i)
     const vec i = v_sigmoid(v5);
@@ -103,15 +103,15 @@ V_FN void forward_0_at1(const Args *arg, const Memory m, long row, long col, con
     if (keep) v_store_n(m.d + row * 20 + 10 + col, o, lanes);
     if (keep) v_store_n(m.d + row * 20 + 15 + col, g, lanes);
     v_store_n(m.state1_new + row * 5 + col, c, lanes);
-    tile[16 * TILE_ROWS + at * 2 + 0] = o;
-    tile[16 * TILE_ROWS + at * 2 + 1] = c;
+    tile[16 * GROUP_ROWS + at * 2 + 0] = o;
+    tile[16 * GROUP_ROWS + at * 2 + 1] = c;
 }
 
 V_FN void forward_0_at2(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec o = tile[16 * TILE_ROWS + at * 2 + 0];
-    const vec c = tile[16 * TILE_ROWS + at * 2 + 1];
+    const vec o = tile[16 * GROUP_ROWS + at * 2 + 0];
+    const vec c = tile[16 * GROUP_ROWS + at * 2 + 1];
     const vec v22 = v_tanh(c);
     // h = o * tanh(c)
     const vec h = (o * v22);
@@ -120,21 +120,21 @@ V_FN void forward_0_at2(const Args *arg, const Memory m, long row, long col, con
 
 static void forward_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
-    vec tile[24 * TILE_ROWS];
+    vec tile[24 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
-    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
-        for (long block = 0; block < blocks; block++) {
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+        for (long group = 0; group < groups; group++) {
+            const long first = part.b0 + (part.b1 - part.b0) * group / groups;
+            const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             for (long row = first; row < first + rows; row++)
                 for (long col = start * VL; col < (start + count) * VL; col += VL) {
                     __builtin_prefetch(m.state1_old + row * 5 + col);
                 }
             const Term terms0[] = {{m.x + first * 3, 3, 3}, {m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 4, most, terms0, 2, arg->p_forward_0_0 + start * 32 * VL, 8, tile + 0 * TILE_ROWS);
+            multiply(rows, count * 4, most, terms0, 2, arg->p_forward_0_0 + start * 32 * VL, 8, tile + 0 * GROUP_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -205,24 +205,24 @@ static void backward_0(const Args *arg, long step, Range part, const int keep) {
 V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v53 = tile[0 * TILE_ROWS + at * 1 + 0];
+    const vec v53 = tile[0 * GROUP_ROWS + at * 1 + 0];
     const vec v56 = v53;
     v_store_n(m.dstate0_new + row * 5 + col, v56, lanes);
 }
 
 static void backward_1(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * TILE_ROWS];
+    vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
-    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
-        for (long block = 0; block < blocks; block++) {
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+        for (long group = 0; group < groups; group++) {
+            const long first = part.b0 + (part.b1 - part.b0) * group / groups;
+            const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const Term terms0[] = {{m.d + first * 20, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}, {m.d + first * 20 + 15, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 4, arg->p_backward_1_0 + start * 20 * VL, 20, tile + 0 * TILE_ROWS);
+            multiply(rows, count * 1, most, terms0, 4, arg->p_backward_1_0 + start * 20 * VL, 20, tile + 0 * GROUP_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -236,24 +236,24 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
 V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v54 = tile[0 * TILE_ROWS + at * 1 + 0];
+    const vec v54 = tile[0 * GROUP_ROWS + at * 1 + 0];
     const vec v57 = v54;
     v_store_n(m.dx + row * 3 + col, v57, lanes);
 }
 
 static void after_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * TILE_ROWS];
+    vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, part.team);
-    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
-        for (long block = 0; block < blocks; block++) {
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+        for (long group = 0; group < groups; group++) {
+            const long first = part.b0 + (part.b1 - part.b0) * group / groups;
+            const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const Term terms0[] = {{m.d + first * 20, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}, {m.d + first * 20 + 15, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 4, arg->p_after_0_0 + start * 20 * VL, 20, tile + 0 * TILE_ROWS);
+            multiply(rows, count * 1, most, terms0, 4, arg->p_after_0_0 + start * 20 * VL, 20, tile + 0 * GROUP_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;

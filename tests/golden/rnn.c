@@ -59,7 +59,7 @@ V_FN Memory memory(const Args *arg, long step, Range part) {
 V_FN void forward_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v2 = tile[0 * TILE_ROWS + at * 1 + 0];
+    const vec v2 = tile[0 * GROUP_ROWS + at * 1 + 0];
     const vec v4 = (v2 + v_load_n(m.w2 + 0 + col, lanes));
     // h = tanh(x @ W_xh + h[t-1] @ W_hh + b_h)
     const vec h = v_tanh(v4);
@@ -68,17 +68,17 @@ V_FN void forward_0_at(const Args *arg, const Memory m, long row, long col, cons
 
 static void forward_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * TILE_ROWS];
+    vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
-    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
-        for (long block = 0; block < blocks; block++) {
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+        for (long group = 0; group < groups; group++) {
+            const long first = part.b0 + (part.b1 - part.b0) * group / groups;
+            const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const Term terms0[] = {{m.x + first * 3, 3, 3}, {m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 2, arg->p_forward_0_0 + start * 8 * VL, 8, tile + 0 * TILE_ROWS);
+            multiply(rows, count * 1, most, terms0, 2, arg->p_forward_0_0 + start * 8 * VL, 8, tile + 0 * GROUP_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -115,24 +115,24 @@ static void backward_0(const Args *arg, long step, Range part, const int keep) {
 V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v14 = tile[0 * TILE_ROWS + at * 1 + 0];
+    const vec v14 = tile[0 * GROUP_ROWS + at * 1 + 0];
     const vec v17 = v14;
     v_store_n(m.dstate0_new + row * 5 + col, v17, lanes);
 }
 
 static void backward_1(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * TILE_ROWS];
+    vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
-    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
-        for (long block = 0; block < blocks; block++) {
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+        for (long group = 0; group < groups; group++) {
+            const long first = part.b0 + (part.b1 - part.b0) * group / groups;
+            const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const Term terms0[] = {{m.d + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 1, arg->p_backward_1_0 + start * 5 * VL, 5, tile + 0 * TILE_ROWS);
+            multiply(rows, count * 1, most, terms0, 1, arg->p_backward_1_0 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -146,24 +146,24 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
 V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v15 = tile[0 * TILE_ROWS + at * 1 + 0];
+    const vec v15 = tile[0 * GROUP_ROWS + at * 1 + 0];
     const vec v18 = v15;
     v_store_n(m.dx + row * 3 + col, v18, lanes);
 }
 
 static void after_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * TILE_ROWS];
+    vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, part.team);
-    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
-        for (long block = 0; block < blocks; block++) {
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+        for (long group = 0; group < groups; group++) {
+            const long first = part.b0 + (part.b1 - part.b0) * group / groups;
+            const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const Term terms0[] = {{m.d + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 1, arg->p_after_0_0 + start * 5 * VL, 5, tile + 0 * TILE_ROWS);
+            multiply(rows, count * 1, most, terms0, 1, arg->p_after_0_0 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;

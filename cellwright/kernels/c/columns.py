@@ -137,12 +137,12 @@ class Columns:
         for product in loop.products:
             count = len(product.slots)
             for slot, atom in enumerate(product.slots):
-                found[atom] = f"tile[{first * units} * TILE_ROWS + at * {count} + {slot}]"
+                found[atom] = f"tile[{first * units} * GROUP_ROWS + at * {count} + {slot}]"
             first += count
         return found
 
     def _between(self, slots: int, number: int, count: int, units: int) -> str:
-        return f"tile[{slots * units} * TILE_ROWS + at * {count} + {number}]"
+        return f"tile[{slots * units} * GROUP_ROWS + at * {count} + {number}]"
 
     def _scalars(self, loop: Loop, atoms: Iterable[int]) -> set[int]:
         """The values of one column that these atoms come from."""

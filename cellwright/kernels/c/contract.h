@@ -58,8 +58,6 @@ typedef struct {
     const real *a, *d;
     long lda, ldd;
     real *pack;        // where the tile that packs puts D
-    const real *next;  // what to fetch into the cache, one line a step, `skip` apart
-    long skip;
     real *c;
     long ldc;
     int first;  // block of k: C is written, not added to
@@ -72,20 +70,19 @@ static inline void contract_keep(real *c, vec sum, int first) { v_store(c, first
 // `pack`. Each step fetches what a later panel will read, from `next`, into the cache (a prefetch never faults).
 static inline __attribute__((always_inline)) void contract_tile(const int rows, const int vecs, const int packs,
                                                                 const contract_args *t) {
-    const long depth = t->depth, lda = t->lda, ldd = t->ldd, skip = t->skip, ldc = t->ldc;
-    const real *a = t->a, *d = t->d, *next = t->next;
+    const long depth = t->depth, lda = t->lda, ldd = t->ldd, ldc = t->ldc;
+    const real *a = t->a, *d = t->d;
     real *c = t->c, *pack = t->pack;
     const int first = t->first;
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < vecs; v++) __builtin_prefetch(c + i * ldc + v * VL, 1);
     CONTRACT_EACH_ROW(CONTRACT_ZERO)
 #pragma GCC unroll 2
-    for (long k = 0; k < depth; k++, a += lda, d += ldd, next += skip) {
+    for (long k = 0; k < depth; k++, a += lda, d += ldd) {
         const vec d0 = v_load(d);
         const vec d1 = vecs > 1 ? v_load(d + VL) : d0;
         const vec d2 = vecs > 2 ? v_load(d + 2 * VL) : d0;
         const vec d3 = vecs > 3 ? v_load(d + 3 * VL) : d0;
-        __builtin_prefetch(next);
         if (packs) {
             v_store(pack, d0);
             if (vecs > 1) v_store(pack + VL, d1);
@@ -224,8 +221,8 @@ typedef struct {
     int packed;
 } contract_block;
 
-// All tiles of the panel with the columns n to n + cols, in one block. The last tiles fetch the next panel, one vector
-// of its columns each: all at once would be more than the cache can wait for.
+// All tiles of the panel with the columns n to n + cols, in one block. Every tile fetches its share of the next panel
+// into the second-level cache: all at once would be more than that can wait for.
 static void contract_panel(const contract_job *job, const contract_block *b, long n, long cols, const real *next,
                            real *scratch) {
     real edge[CONTRACT_ROWS * CONTRACT_COLS] __attribute__((aligned(VB)));
@@ -238,6 +235,7 @@ static void contract_panel(const contract_job *job, const contract_block *b, lon
         t.d = scratch;
         t.ldd = vecs * VL;
     }
+    long fetched = 0;
     for (long i = 0; i < b->rows; i += CONTRACT_ROWS) {
         const int height = (int)contract_min(CONTRACT_ROWS, b->rows - i);
         t.a = b->packed ? b->a + i * b->depth : b->a + i;
@@ -245,9 +243,8 @@ static void contract_panel(const contract_job *job, const contract_block *b, lon
         t.c = whole ? contract_at(job, b->m + i, n) : edge;
         t.ldc = whole ? job->ldc : CONTRACT_COLS;
         t.first = !whole || b->k == 0;
-        t.next = t.a, t.skip = 0;
-        const long left = (b->rows - i - 1) / CONTRACT_ROWS;
-        if (next && left < CONTRACT_VECS) t.next = next + left * VL, t.skip = job->ldd;
+        const long share = next ? b->depth * contract_min(i + CONTRACT_ROWS, b->rows) / b->rows : 0;
+        for (; fetched < share; fetched++) __builtin_prefetch(next + fetched * job->ldd, 0, 2);
         (packs && i == 0 ? contract_packing : contract_fns[vecs - 1][height - 1])(&t);
         if (!whole) contract_edge(job, edge, b->m + i, height, n, cols, b->k == 0);
         if (packs) t.d = scratch, t.ldd = CONTRACT_COLS;

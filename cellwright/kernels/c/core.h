@@ -13,7 +13,7 @@
 #define EACH4(M) EACH3(M) M(3)
 #define EACH5(M) EACH4(M) M(4)
 #define EACH6(M) EACH5(M) M(5)
-#define ROW(r) const real *a##r = term->a + (r) * lda;
+#define ROW(r) const real *a##r = term->a + (row + (r)) * lda;
 #define START1(r) vec c##r##0 = zero;
 #define START2(r) START1(r) vec c##r##1 = zero;
 #define START3(r) START2(r) vec c##r##2 = zero;
@@ -32,7 +32,7 @@
 #define END3(r) END2(r) s[(r) * stride + 2] = c##r##2;
 #define END4(r) END3(r) s[(r) * stride + 3] = c##r##3;
 #define TILE(R, N, BODY)                                                                         \
-    static void tile_##R##x##N(const Term *term, long terms, const real *w, vec *s, long stride) { \
+    static void tile_##R##x##N(const Term *term, long terms, long row, const real *w, vec *s, long stride) { \
         const vec zero = v_set1(0);                                                              \
         EACH##R(START##N)                                                                        \
         for (const Term *end = term + terms; term < end; term++) {                               \

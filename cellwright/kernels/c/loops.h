@@ -19,6 +19,8 @@
 #endif
 #define TILE_MOST_VECS 4  // where rows are few (at most 3): 3 x 4 sums, 3 inputs, 1 weight
 static inline long vecs_of_tile(long few) { return few ? TILE_MOST_VECS : TILE_VECS; }
+#define GROUP_ROWS 24  // rows that a pass goes through at once: tiles below each other
+#define NEAR (48 * 1024)  // bytes of weights that a core's first cache holds, or most of them
 #define PACK_DEPTH 64  // rows of a weight that are turned at a time
 #define CHUNK 96  // rows that stay in a core's cache between the passes of a stage without time
 
@@ -35,7 +37,7 @@ typedef struct {
     const real *a;  // the first row of what is multiplied
     long lda, depth;
 } Term;
-typedef void tile_fn(const Term *terms, long count, const real *w, vec *s, long stride);
+typedef void tile_fn(const Term *terms, long count, long row, const real *w, vec *s, long stride);
 // Packing: one slot of one term of a product, from any strides.
 typedef struct {
     const real *from;            // the weight of row 0, column 0
@@ -65,13 +67,21 @@ typedef struct {
 static Core core;
 void connect(const Core *table) { core = *table; }
 
-// A product, the sum of its terms, for `rows` rows: its weights follow each other in chunks of `most` vectors.
+// A product, the sum of its terms, for `rows` rows: its weights follow each other in chunks of `most` vectors. All
+// tiles of rows meet a chunk that the first-level cache holds before the next comes, else each tile all chunks.
 static inline void multiply(long rows, long vecs, long most, const Term *terms, long count, const real *w, long total,
                             vec *s) {
-    for (long v = 0; v < vecs; v += most) {
-        const long n = min_of(most, vecs - v);
-        core.tiles[n - 1][rows - 1](terms, count, w + v * total * VL, s + v, vecs);
-    }
+    const long blocks = ceil_div(rows, TILE_ROWS), low = rows / blocks, higher = rows % blocks;
+    const long step = total * most * VB <= NEAR ? most : vecs;
+    for (long start = 0; start < vecs; start += step)
+        for (long block = 0, first = 0; block < blocks; block++) {
+            const long height = low + (block < higher), stop = min_of(start + step, vecs);
+            for (long v = start; v < stop; v += most) {
+                const long n = min_of(most, stop - v);
+                core.tiles[n - 1][height - 1](terms, count, first, w + v * total * VL, s + first * vecs + v, vecs);
+            }
+            first += height;
+        }
 }
 
 // A barrier of the team, which spins and then gives way.

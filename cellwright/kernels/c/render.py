@@ -100,7 +100,7 @@ class _Renderer:
             listed = ", ".join("{" + ", ".join(term) + "}" for term in terms)
             yield f"            const Term terms{number}[] = {{{listed}}};\n"
             pack = f"arg->p_{stage}_{place}_{number} + start * {slots * total} * VL"
-            tile = f"tile + {first * self.units[stage, place]} * TILE_ROWS"
+            tile = f"tile + {first * self.units[stage, place]} * GROUP_ROWS"
             call = f"multiply(rows, count * {slots}, most, terms{number}, {len(terms)}, {pack}, {total}, {tile});"
             yield f"            {call}\n"
             first += slots

@@ -15,15 +15,15 @@ V_FN Memory memory(const Args *arg, long step, Range part) {{
 TILED = """
 static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
-    vec tile[{tile} * TILE_ROWS];
+    vec tile[{tile} * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
 {start}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, part.team);
-    const long blocks = ceil_div(part.b1 - part.b0, TILE_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
     for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {{
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
-        for (long block = 0; block < blocks; block++) {{
-            const long first = part.b0 + (part.b1 - part.b0) * block / blocks;
-            const long rows = part.b0 + (part.b1 - part.b0) * (block + 1) / blocks - first;
+        for (long group = 0; group < groups; group++) {{
+            const long first = part.b0 + (part.b1 - part.b0) * group / groups;
+            const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
 {products}{parts}        }}
     }}
 }}
