@@ -124,8 +124,7 @@ def _trace(cell: Cell, dtype: torch.dtype, batch: int, gradient_names: bool) -> 
         shown = _tangent(trace, "dy", 0, rows(outputs[0].shape[1]))
         with trace:
             tangents[0] = tangents[0] + shown
-    with trace:
-        grads = _gradients(outputs, primal, tangents)
+    grads = _gradients(trace, outputs, primal, tangents)
     columns = [_columns(trace, output) for output in outputs]
     found = [None if grad is None else _columns(trace, grad) for grad in grads[: 1 + len(states)]]
     wanted = {n: trace.value(g) for n, g in zip(given, grads[1 + len(states) :], strict=True) if g is not None}
@@ -171,12 +170,31 @@ def _tangent(trace: Trace, op: str, detail: int, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _gradients(outputs: list[Tensor], primal: list[Tensor], tangents: list[Tensor]) -> tuple[Tensor | None, ...]:
+class _Ends(torch.autograd.Function):
+    """A number whose derivative by each output is the tangent given for it. Handed tangents for several outputs,
+    torch.autograd.grad imports all of sympy to compare their shapes, half a second."""
+
+    @staticmethod
+    def forward(ctx: Any, tangents: list[Tensor], *outputs: Tensor) -> Tensor:
+        ctx.tangents = tangents
+        return torch.zeros((), dtype=outputs[0].dtype)
+
+    @staticmethod
+    def backward(ctx: Any, one: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *ctx.tangents)
+
+
+def _gradients(
+    trace: Trace, outputs: list[Tensor], primal: list[Tensor], tangents: list[Tensor]
+) -> tuple[Tensor | None, ...]:
     used = [(output, tangent) for output, tangent in zip(outputs, tangents, strict=True) if output.requires_grad]
     wanted = [tensor for tensor in primal if tensor.requires_grad]
     if not used:
         return (None,) * len(primal)
-    grads = iter(torch.autograd.grad([o for o, _ in used], wanted, [t for _, t in used], allow_unused=True))
+    with torch.enable_grad():
+        ends = _Ends.apply([t for _, t in used], *(o for o, _ in used))  # type: ignore[no-untyped-call]
+    with trace:
+        grads = iter(torch.autograd.grad(ends, wanted, allow_unused=True))
     return tuple(next(grads) if tensor.requires_grad else None for tensor in primal)
 
 

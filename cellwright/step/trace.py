@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from cellwright.step.arithmetic import arithmetic, index_put
 from cellwright.step.aten import BILINEAR, CREATIONS, LINEAR, MOVES, RULES, SUMS
+from cellwright.step.composed import COMPOSED
 from cellwright.step.moves import move
 from cellwright.step.notes import Notes
 from cellwright.step.products import add_product, product
@@ -52,9 +52,9 @@ class Trace(Notes):  # type: ignore[no-untyped-call]
         if base != name and self.is_fixed(args[0]):
             raise Refused(f"{name} changes a weight, a buffer or another tensor of the module", self.where())
         handled = base in HANDLERS or base in CREATIONS
-        if rows and not handled and not _is_view(func) and func in _decompositions():
+        if rows and not handled and not _is_view(func) and (smaller := _smaller(func)) is not None:
             with self:
-                return _decompositions()[func](*args, **(kwargs or {}))
+                return smaller(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         self.keep(result)
         self._follow(func, base, name != base, args, kwargs or {}, result, rows)
@@ -131,25 +131,13 @@ def _is_view(func: Any) -> bool:
     return bool(func.is_view) if hasattr(func, "is_view") else False
 
 
-def _decompositions() -> dict[Any, Callable[..., Any]]:
-    global _TABLE
+def _smaller(func: Any) -> Callable[..., Any] | None:
+    """An operation in smaller ones, if there is such a function."""
+    if func in COMPOSED:
+        return COMPOSED[func]
     if not _TABLE:
-        _TABLE = {**decomposition_table, **core_aten_decompositions(), torch.ops.aten.var_mean.correction: _var_mean}
-    return _TABLE
-
-
-def _var_mean(
-    a: Tensor, dims: Any = None, *, correction: float | None = None, keepdim: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Variance and mean, of which PyTorch's own decomposition imports all of torch._dynamo: two seconds."""
-    dims = [dim % a.dim() for dim in (range(a.dim()) if dims is None else dims)]
-    mean = a.mean(dims, True)
-    count = math.prod(a.shape[dim] for dim in dims)
-    centred = a - mean
-    var = (centred * centred).sum(dims, True) / max(count - (1 if correction is None else correction), 0)
-    if keepdim:
-        return var, mean
-    return var.squeeze(dims), mean.squeeze(dims)
+        _TABLE.update({**decomposition_table, **core_aten_decompositions()})
+    return _TABLE.get(func)
 
 
 _TABLE: dict[Any, Callable[..., Any]] = {}
