@@ -64,7 +64,7 @@ def eager(cell: str, size: Shape) -> Made:
 
 
 def warm() -> None:
-    """What every process does once in its life: torch's threads, its first products, and its first backward from a given
-    gradient, for which torch imports sympy (from a loss, as people train, it does not)."""
+    """What every process does once in its life: torch's threads, its first products, and its first backward from a
+    given gradient, for which torch imports sympy (from a loss, as people train, it does not)."""
     a = torch.randn(256, 256, requires_grad=True)
     (a @ a).backward(a.detach())
