@@ -11,6 +11,7 @@
 #define CELLWRIGHT_CONTRACT_H
 
 #include <stdint.h>
+#include <string.h>
 
 #include "vector.h"
 
@@ -126,8 +127,7 @@ static contract_fn *const contract_fns[CONTRACT_VECS][CONTRACT_ROWS] = {
 // ---- packing --------------------------------------------------------------------------------------------------------
 
 static inline void contract_copy(real *to, const real *from, int height) {
-    if (height == CONTRACT_ROWS)  // unrolled
-        for (int i = 0; i < CONTRACT_ROWS; i++) to[i] = from[i];
+    if (height == CONTRACT_ROWS) memcpy(to, from, CONTRACT_ROWS * sizeof(real));  // two or three moves
     else
         for (int i = 0; i < height; i++) to[i] = from[i];
 }
