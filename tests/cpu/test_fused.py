@@ -80,6 +80,11 @@ def test_any_number_of_columns(inputs, hidden):
         check(GRU(inputs, hidden), 3, 5)
 
 
+@pytest.mark.parametrize("cell", [LSTM(3, 64), RNN(800, 8)], ids=["rows of 256 columns, kept apart", "a deep product"])
+def test_sizes_that_are_laid_out_in_another_way(cell):
+    check(cell, 3, 29)
+
+
 @pytest.mark.parametrize("name", CORE)
 def test_states_that_are_not_given_are_zeros(name):
     fused, plain = twins(LIBRARY[name](2, 7).double())
