@@ -17,9 +17,6 @@ from cellwright.step.atoms import COLUMN_BITS, LEAVES, Atom, Read, Refs, segment
 from cellwright.step.capture import Step
 from cellwright.step.tape import TRANSPOSES
 
-CROWDED = 256  # columns: rows of float32 1 KiB apart share a quarter, 4 KiB apart a single one, of a cache's places
-ODD = 16  # columns more: a line of the cache in float32, two in float64
-
 
 def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
     """The program of a step: what is hoisted, looped, kept and deferred, and where it lies.
@@ -209,11 +206,6 @@ def _order(differentials: list[Operand], operands: list[Operand]) -> list[int]:
     return sorted(others, key=lambda atom: (sum(others[atom]) / len(others[atom]), atom))
 
 
-def spread(width: int) -> int:
-    """How far rows of a matrix of ours lie apart: a power of two would crowd them into a few places of a cache."""
-    return width + ODD if width and width % CROWDED == 0 else width
-
-
 def _buffers(
     graph: Graph,
     step: Step,
@@ -231,8 +223,8 @@ def _buffers(
     found["y"] = Buffer("y", "sequence", output)
     found["dx"] = Buffer("dx", "sequence", step.input_size)
     for name in ("d", "kept", "hoisted"):
-        found[name] = Buffer(name, "sequence", spread(widths.get(name, 0)))
+        found[name] = Buffer(name, "sequence", widths.get(name, 0))
     ends = [place.column + graph.atoms[atom].width for places in local.values() for atom, place in places.items()]
-    found["scratch"] = Buffer("scratch", "local", spread(max(ends, default=0)))
+    found["scratch"] = Buffer("scratch", "local", max(ends, default=0))
     found["sums"] = Buffer("sums", "sums", sums)
     return found

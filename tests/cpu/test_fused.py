@@ -85,6 +85,11 @@ def test_sizes_that_are_laid_out_in_another_way(cell):
     check(cell, 3, 29)
 
 
+def test_rows_a_power_of_two_apart_are_kept_apart_and_no_others():
+    widths = [next(cw.Recurrent(LSTM(3, H)).choices()).entry.fused.program.buffers["d"].width for H in (63, 64)]
+    assert widths == [4 * 63, 4 * 64 + 16]
+
+
 @pytest.mark.parametrize("name", CORE)
 def test_states_that_are_not_given_are_zeros(name):
     fused, plain = twins(LIBRARY[name](2, 7).double())

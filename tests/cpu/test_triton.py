@@ -54,12 +54,6 @@ def test_any_number_of_steps_and_rows(name, steps, rows):
     assert_twins(name, steps=steps, rows=rows)
 
 
-def test_rows_of_256_columns_which_are_kept_apart():
-    fused, plain = twins(LSTM(3, 64).double(), backend="triton")
-    assert next(fused.choices()).entry.fused.program.buffers["d"].width == 4 * 64 + 16
-    assert_same(as_function(fused), as_function(plain), given(fused, steps=2, rows=2), atol=SHARE)
-
-
 @pytest.mark.parametrize("processors", [2, 3])
 @pytest.mark.parametrize("name", SEVERAL)
 def test_columns_are_shared_by_any_number_of_programs(monkeypatch, name, processors):

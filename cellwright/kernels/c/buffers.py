@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from array import array
 from typing import Any, NamedTuple
 
@@ -15,6 +16,16 @@ LINE = 64  # bytes: buffers start at lines of the cache
 CHUNK = 96  # rows, as in loops.h
 FEW_ROWS = 3  # of a tile that takes more columns
 MOST_KEPT = 3  # pieces of memory that wait to be used again
+OURS = ("d", "kept", "hoisted", "scratch")  # matrices that nobody else sees
+CROWDED = 256  # columns: rows of float32 1 KiB apart share a quarter, 4 KiB apart a single one, of a cache's places
+ODD = 16  # columns more: a line of the cache in float32, two in float64
+
+
+def kept_apart(program: Program) -> Program:
+    """The same program, but for rows of our matrices a power of two apart: they would crowd into a cache's few places."""
+    crowded = [name for name in OURS if (width := program.buffers[name].width) and width % CROWDED == 0]
+    wider = {name: program.buffers[name]._replace(width=program.buffers[name].width + ODD) for name in crowded}
+    return dataclasses.replace(program, buffers={**program.buffers, **wider})
 
 
 class Sizes(NamedTuple):

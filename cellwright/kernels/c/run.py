@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import Layout, Pool, Saved, Sizes
+from cellwright.kernels.c.buffers import Layout, Pool, Saved, Sizes, kept_apart
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.openmp import launch, thread_functions
@@ -53,7 +53,7 @@ class Fused:
     """A program compiled for this machine, at its first run."""
 
     def __init__(self, program: Program, title: str) -> None:
-        self.program = program
+        self.program = program = kept_apart(program)
         self.code: Source = render(program, title)
         self.weights = Weights(program, self.code)
         self.gradients = Gradients(program)
