@@ -22,7 +22,7 @@ ODD = 16  # columns more: a line of the cache in float32, two in float64
 
 
 def kept_apart(program: Program) -> Program:
-    """The same program, but for rows of our matrices a power of two apart: they would crowd into a cache's few places."""
+    """The same program, but for rows a power of two apart: they would crowd into few places of a cache."""
     crowded = [name for name in OURS if (width := program.buffers[name].width) and width % CROWDED == 0]
     wider = {name: program.buffers[name]._replace(width=program.buffers[name].width + ODD) for name in crowded}
     return dataclasses.replace(program, buffers={**program.buffers, **wider})
