@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cellwright.cells.cell import Cell
+from cellwright.cells.cell import Cell, on_one_line
 from cellwright.errors import CellError
 
 MOST_STATES = 6  # that are tried to find out how many a module carries
@@ -66,7 +66,7 @@ class Adapted(Cell):
         return f"{self.input_size}, states of {', '.join(map(str, self._state_sizes))}"
 
     def in_one_line(self) -> str:
-        return f"{type(self.module).__name__}({self.extra_repr()})"
+        return on_one_line(type(self.module).__name__, self.extra_repr())
 
 
 def adapt(

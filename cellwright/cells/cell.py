@@ -187,7 +187,12 @@ class Cell(nn.Module):
 
     def in_one_line(self) -> str:
         """Its class and settings, without the modules inside."""
-        return f"{type(self).__name__}({self.extra_repr()})"
+        return on_one_line(type(self).__name__, self.extra_repr())
+
+
+def on_one_line(name: str, *settings: str) -> str:
+    """A name and what it was made with, whatever lines that takes by itself."""
+    return " ".join(f"{name}({', '.join(filter(None, settings))})".split())
 
 
 def positive(name: str, value: Any) -> int:

@@ -82,11 +82,13 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
         name = "c" if backend == "auto" else backend
         return Choice(name, partial(run_fused, entry.fused, seen.leaves), f"{asked}: {entry.reason}", entry)
     if backend != "auto":
-        raise BackendError(RULES[backend], f"{_name(cell)}: {entry.reason}", "write backend='auto' or backend='eager'")
+        raise BackendError(
+            RULES[backend], f"{cell.in_one_line()}: {entry.reason}", "write backend='auto' or backend='eager'"
+        )
     if find_compiler() is None:
         _warn_once()
     if standard_form(cell) is not None:
-        return _torch(cell, f"{entry.reason}; {_name(cell)} is exactly a cell of torch.nn")
+        return _torch(cell, f"{entry.reason}; {cell.in_one_line()} is exactly a cell of torch.nn")
     return Choice("eager", unroll, f"{entry.reason}: the equations run step by step")
 
 
@@ -176,7 +178,7 @@ def _without_resets(choice: Choice, cell: Cell, ragged: Ragged | None) -> Choice
     if choice.reason.startswith(ASKED):
         raise BackendError(
             "backend 'torch' runs what torch.nn runs: no resets in mid-sequence",
-            f"resets for {_name(cell)}",
+            f"resets for {cell.in_one_line()}",
             "write backend='auto', backend='c' or backend='eager'",
         )
     return Choice("eager", unroll, "with resets the equations run step by step")
@@ -258,14 +260,10 @@ def _torch(cell: Cell, why: str) -> Choice:
     if form is None:
         raise BackendError(
             "backend 'torch' runs exactly the cells of torch.nn: RNN, GRU with the reset after the product, LSTM",
-            f"{_name(cell)}, whose equations torch.nn does not have",
+            f"{cell.in_one_line()}, whose equations torch.nn does not have",
             "write backend='auto', backend='c' or backend='eager'",
         )
     return Choice("torch", run_torch, f"{why}: PyTorch's own kernel {form.kernel} runs it")
-
-
-def _name(cell: Cell) -> str:
-    return repr(cell).splitlines()[0].rstrip("(")
 
 
 def _warn_once() -> None:

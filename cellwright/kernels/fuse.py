@@ -134,7 +134,7 @@ def _build(target: Target, cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: 
         if known is None or known[0] != key:
             known = _steps[cell] = (key, capture(_real(cell, traced), traced))
         program = plan(known[1], cell.state, needs_x)
-        fused = target.make(program, repr(cell).splitlines()[0])
+        fused = target.make(program, cell.in_one_line())
         return Entry(fused, "its step was traced, planned and compiled", known[1])
     except Refused as refused:
         return Entry(None, str(refused))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,15 +20,6 @@ class Leaves(dict[Any, Tensor]):
         return constant
 
 
-class Whole(NamedTuple):
-    """A gradient that lies where the loops left it: a segment of a block, or some of the sums."""
-
-    block: int | None
-    place: int
-    stop: int = 0
-    flipped: bool = False
-
-
 class Gradients:
     """Where the gradients of one program's parameters come from."""
 
@@ -36,7 +27,6 @@ class Gradients:
         self.program = program
         self._direct = {name: _direct(program.tape, number) for name, number in program.gradients.items()}
         self.segments = [_segment(program, number) for number in range(len(program.blocks))]
-        self._whole = {name: self._lies(*found) for name, found in self._direct.items() if found is not None}
 
     def results(self, like: Tensor) -> list[Tensor]:
         """Memory for the products after the loops: (segments, rows, columns) each."""
@@ -56,38 +46,6 @@ class Gradients:
             wanted: their names.
         """
         split = [result.unbind() for result in results]
-        found: dict[str, Tensor] = {}
-        others: list[str] = []
-        for name in wanted:
-            whole = self._whole.get(name)
-            if whole is None:
-                others.append(name)
-            elif whole.block is None:
-                found[name] = sums[whole.place : whole.stop]
-            else:
-                segment = split[whole.block][whole.place]
-                found[name] = segment.t() if whole.flipped else segment
-        return found | self._made(others, split, sums, rows, leaves) if others else found
-
-    def _lies(self, leaf: Any, flipped: bool) -> Whole | None:
-        """Where a gradient lies that nothing need be put together for."""
-        kind, number, shape = leaf
-        if kind == "sum":
-            parts = self.program.batch_sums[number]
-            one = parts[0] if len(parts) == 1 else None
-            return Whole(None, one[0], sum(one)) if isinstance(one, tuple) and shape == one[1:] else None
-        parts = self.program.products[number]
-        if len(parts) != 1 or len(parts[0]) != 1:
-            return None
-        part, width = parts[0][0], self.segments[parts[0][0].block]
-        if part.columns != width or part.rows != self.program.blocks[part.block].rows:
-            return None
-        return Whole(part.block, part.column // width, flipped=flipped != self.program.turned[number])
-
-    def _made(
-        self, wanted: list[str], split: list[tuple[Tensor, ...]], sums: Tensor, rows: int, leaves: Leaves
-    ) -> dict[str, Tensor]:
-        """The gradients that something is computed or put together for."""
 
         def leaf(name: Any) -> Tensor:
             if not isinstance(name, tuple):

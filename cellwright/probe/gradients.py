@@ -144,7 +144,7 @@ def _flow(seen: Observed, where: str, exact: bool | None, paths_at: int) -> Flow
     before = states_before(seen)
     log_norms, exponents = _norms(seen.part, seen.x, before, exact)
     paths = path_shares(seen.part, seen.x, before, paths_at) if paths_at else {}
-    return Flow(where, str(cell).splitlines()[0].rstrip("("), log_norms, exponents, log_bound(seen.part), paths)
+    return Flow(where, cell.in_one_line(), log_norms, exponents, log_bound(seen.part), paths)
 
 
 def states_before(seen: Observed) -> State:

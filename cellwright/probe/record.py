@@ -154,7 +154,7 @@ def _order(x: Any, lengths: Any, batch_first: bool) -> tuple[Tensor | None, int]
 
 def _values(seen: Observed, order: Tensor | None, backward: bool, steps: int) -> Values:
     named = {name: _laid_out(value, seen.ragged, order, backward, steps) for name, value in seen.named.items()}
-    return Values(str(seen.part.cell).splitlines()[0].rstrip("("), named, seen.part.cell.state, seen.part.cell.gates)
+    return Values(seen.part.cell.in_one_line(), named, seen.part.cell.state, seen.part.cell.gates)
 
 
 def _laid_out(rows: Tensor, ragged: Ragged | None, order: Tensor | None, backward: bool, steps: int) -> Tensor:

@@ -65,12 +65,13 @@ def _softmax_backward(gradient: Tensor, y: Tensor, dim: int, dtype: torch.dtype)
 
 
 def _softplus(a: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    scaled = a * beta
-    return torch.where(scaled > threshold, a, scaled.exp().log1p() / beta)
+    if beta == 1:  # as nearly always: then nothing is multiplied by it, in the loops and in their equations
+        return torch.where(a > threshold, a, a.exp().log1p())
+    return torch.where(a * beta > threshold, a, (a * beta).exp().log1p() / beta)
 
 
 def _softplus_backward(gradient: Tensor, a: Tensor, beta: float, threshold: float) -> Tensor:
-    scaled = a * beta
+    scaled = a if beta == 1 else a * beta
     return torch.where(scaled > threshold, gradient, gradient * scaled.sigmoid())
 
 

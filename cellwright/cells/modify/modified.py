@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cellwright.cells.adapt import adapt
-from cellwright.cells.cell import Cell
+from cellwright.cells.cell import Cell, on_one_line
 from cellwright.cells.feed import Feed
 from cellwright.errors import CellError, SettingError
 
@@ -91,7 +91,7 @@ class Modified(Cell):
         return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
     def in_one_line(self) -> str:
-        return f"{type(self).__name__}({', '.join(filter(None, [self.cell.in_one_line(), self.extra_repr()]))})"
+        return on_one_line(type(self).__name__, self.cell.in_one_line(), self.extra_repr())
 
 
 def checked_share(name: str, share: Any) -> float:

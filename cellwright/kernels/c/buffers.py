@@ -98,7 +98,7 @@ class Layout:
             self.size += -(-count // line) * line
         self.size += line  # to start at a line
         self.last: tuple[Any, array[int], array[int]] = (None, array("q"), array("q"))
-        """What the last run's argument followed from, that argument, and what is apart from it."""
+        """What the last run's argument followed from, that argument, and where what steps begin with lies apart."""
 
     def _depth(self, program: Program, place: int) -> int:
         """Rows of a state: those of all steps and those before, or those of two steps in turn."""

@@ -68,7 +68,7 @@ static inline void contract_keep(real *c, vec sum, int first) { v_store(c, first
 
 // One tile over one block of k. `rows`, `vecs` and `packs` are constants where this is inlined; the accumulators have
 // names because compilers keep an array of them in memory. The first tile of a panel may pack D for those below it, to
-// `pack`. Each step fetches what a later panel will read, from `next`, into the cache (a prefetch never faults).
+// `pack`.
 static inline __attribute__((always_inline)) void contract_tile(const int rows, const int vecs, const int packs,
                                                                 const contract_args *t) {
     const long depth = t->depth, lda = t->lda, ldd = t->ldd, ldc = t->ldc;
@@ -222,7 +222,7 @@ typedef struct {
 } contract_block;
 
 // All tiles of the panel with the columns n to n + cols, in one block. Every tile fetches its share of the next panel
-// into the second-level cache: all at once would be more than that can wait for.
+// into the second-level cache (a prefetch never faults): all at once would be more than that can wait for.
 static void contract_panel(const contract_job *job, const contract_block *b, long n, long cols, const real *next,
                            real *scratch) {
     real edge[CONTRACT_ROWS * CONTRACT_COLS] __attribute__((aligned(VB)));

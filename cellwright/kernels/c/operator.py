@@ -99,7 +99,7 @@ def _short_name(fused: Fused) -> str:
 
 def _written_name(entry: Entry, cell: Cell, named: Named) -> str:
     assert entry.step is not None
-    about = {"cellwright": FORMAT, "title": _plain(repr(cell).splitlines()[0]), "number": next(_numbers)}
+    about = {"cellwright": FORMAT, "title": _plain(cell.in_one_line()), "number": next(_numbers)}
     return json.dumps({**about, "states": cell.state, "names": named.names, "step": written.write(entry.step)})
 
 
