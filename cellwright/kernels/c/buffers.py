@@ -15,6 +15,9 @@ from cellwright.program import Program
 LINE = 64  # bytes: buffers start at lines of the cache
 CHUNK = 96  # rows, as in loops.h
 FEW_ROWS = 3  # of a tile that takes more columns
+TILE_ROWS = 6  # of the tiles that fill the registers
+MUCH = 5 << 18  # bytes of weights that a core's own cache no longer holds beside all else
+MANY_ROWS = 64  # of a thread: its products take longer than the weights to come
 MOST_KEPT = 3  # pieces of memory that wait to be used again
 OURS = ("d", "kept", "hoisted", "scratch")  # matrices that nobody else sees
 CROWDED = 256  # columns: rows of float32 1 KiB apart share a quarter, 4 KiB apart a single one, of a cache's places
@@ -28,6 +31,19 @@ def kept_apart(program: Program) -> Program:
     return dataclasses.replace(program, buffers={**program.buffers, **wider})
 
 
+def columns_shared(B: int, team: int, far: bool) -> bool:
+    """Whether threads share the columns of every row, with a barrier a pass, or each takes rows of its own.
+
+    Columns where rows would be few, or where each thread would fetch, step by step, all of many weights for its rows.
+
+    Args:
+        B: rows of the batch.
+        team: threads.
+        far: whether weights are so many that a core fetches them from afar at every step.
+    """
+    return team > 1 and (B < TILE_ROWS * team or (far and B <= MANY_ROWS * team))
+
+
 class Sizes(NamedTuple):
     """What decides the memory of a run."""
 
@@ -39,13 +55,10 @@ class Sizes(NamedTuple):
     """Threads."""
     keep: bool
     """Whether backward will follow."""
+    columns: bool
+    """Whether threads share columns, by `columns_shared`."""
     apart: bool = False
     """Whether what steps begin with lies apart from what those before them left."""
-
-    @property
-    def columns(self) -> bool:
-        """Whether threads share the columns of every row, or each takes rows of its own: where those would be few."""
-        return self.team > 1 and 6 * self.team > self.B
 
     @property
     def few(self) -> bool:
@@ -107,7 +120,7 @@ class Layout:
 
     def _counts(self, program: Program, code: Source) -> dict[str, int]:
         """How many numbers each buffer takes."""
-        rows, B, team, keep, apart = self.sizes
+        rows, B, team, keep, _, apart = self.sizes
         widths = {name: buffer.width for name, buffer in program.buffers.items()}
         counts: dict[str, int] = {}
         for place, depth in enumerate(self.depths):

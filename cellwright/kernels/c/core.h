@@ -31,20 +31,24 @@
 #define END2(r) END1(r) s[(r) * stride + 1] = c##r##1;
 #define END3(r) END2(r) s[(r) * stride + 2] = c##r##2;
 #define END4(r) END3(r) s[(r) * stride + 3] = c##r##3;
-#define TILE(R, N, BODY)                                                                         \
-    static void tile_##R##x##N(const Term *term, long terms, long row, const real *w, vec *s, long stride) { \
+#define TILE(NAME, R, N, AHEAD, BODY)                                                            \
+    static void NAME##R##x##N(const Term *term, long terms, long row, const real *w, const real *ahead, vec *s, \
+                              long stride) {                                                     \
         const vec zero = v_set1(0);                                                              \
+        (void)ahead;                                                                             \
         EACH##R(START##N)                                                                        \
         for (const Term *end = term + terms; term < end; term++) {                               \
             const long lda = term->lda, depth = term->depth;                                     \
             EACH##R(ROW)                                                                         \
             _Pragma("GCC unroll 2")                                                              \
-            for (long k = 0; k < depth; k++, w += N * VL) { BODY }                               \
+            for (long k = 0; k < depth; k++, w += N * VL) { AHEAD BODY }                         \
         }                                                                                        \
         EACH##R(END##N)                                                                          \
     }
-#define TALL(R, N) TILE(R, N, EACH##N(WEIGHT) EACH##R(STEP##N))  // its weights in registers
-#define WIDE(R, N) TILE(R, N, EACH##R(INPUT) EACH##N(TURN##R))  // its inputs
+#define FETCH __builtin_prefetch(ahead, 0, 2), ahead += VL;
+#define BOTH(R, N, BODY) TILE(tile_, R, N, , BODY) TILE(fetching_, R, N, FETCH, BODY)
+#define TALL(R, N) BOTH(R, N, EACH##N(WEIGHT) EACH##R(STEP##N))  // its weights in registers
+#define WIDE(R, N) BOTH(R, N, EACH##R(INPUT) EACH##N(TURN##R))  // its inputs
 #define TALLS(N) TALL(1, N) TALL(2, N) TALL(3, N) TALL(4, N) TALL(5, N) TALL(6, N)
 TALLS(1)
 TALLS(2)
@@ -54,15 +58,15 @@ TALLS(4)
 #else
 WIDE(1, 3) WIDE(2, 3) WIDE(3, 3)
 WIDE(1, 4) WIDE(2, 4) WIDE(3, 4)
-#define tile_4x3 0
-#define tile_5x3 0
-#define tile_6x3 0
-#define tile_4x4 0
-#define tile_5x4 0
-#define tile_6x4 0
 #endif
-#define NAMES(N) {tile_1x##N, tile_2x##N, tile_3x##N, tile_4x##N, tile_5x##N, tile_6x##N}
-static tile_fn *const tiles[TILE_MOST_VECS][TILE_ROWS] = {NAMES(1), NAMES(2), NAMES(3), NAMES(4)};
+#define FEW(NAME, N) {NAME##1x##N, NAME##2x##N, NAME##3x##N}
+#define ALL(NAME, N) {NAME##1x##N, NAME##2x##N, NAME##3x##N, NAME##4x##N, NAME##5x##N, NAME##6x##N}
+#if TILE_VECS == 4
+#define TABLE(NAME) {ALL(NAME, 1), ALL(NAME, 2), ALL(NAME, 3), ALL(NAME, 4)}
+#else
+#define TABLE(NAME) {ALL(NAME, 1), ALL(NAME, 2), FEW(NAME, 3), FEW(NAME, 4)}
+#endif
+static tile_fn *const tiles[2][TILE_MOST_VECS][TILE_ROWS] = {TABLE(tile_), TABLE(fetching_)};
 
 static void pack(const Pack *job, long part, long parts) {
     const long vectors = ceil_div(job->width, VL), panels = panels_of(vectors, job->units, job->team);

@@ -37,7 +37,7 @@ typedef struct {
     const real *a;  // the first row of what is multiplied
     long lda, depth;
 } Term;
-typedef void tile_fn(const Term *terms, long count, long row, const real *w, vec *s, long stride);
+typedef void tile_fn(const Term *terms, long count, long row, const real *w, const real *ahead, vec *s, long stride);
 // Packing: one slot of one term of a product, from any strides.
 typedef struct {
     const real *from;            // the weight of row 0, column 0
@@ -55,7 +55,7 @@ typedef struct {
 } Piece;
 
 typedef struct {
-    tile_fn *const (*tiles)[TILE_ROWS];  // [vectors - 1][rows - 1]
+    tile_fn *const (*tiles)[TILE_MOST_VECS][TILE_ROWS];  // [whether they fetch ahead][vectors - 1][rows - 1]
     void (*pack)(const Pack *job, long part, long parts);
     uint64_t (*digest)(const Piece *piece, long part, long parts);
     void (*contract)(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long segment, long K, long M,
@@ -68,17 +68,21 @@ static Core core;
 void connect(const Core *table) { core = *table; }
 
 // A product, the sum of its terms, for `rows` rows: its weights follow each other in chunks of `most` vectors. All
-// tiles of rows meet a chunk that the first-level cache holds before the next comes, else each tile all chunks.
+// tiles of rows meet a chunk that the first-level cache holds before the next comes, else each tile all chunks. Weights
+// that come from afar at every step say what comes after them: tiles meanwhile fetch the next chunk, a vector each a turn.
 static inline void multiply(long rows, long vecs, long most, const Term *terms, long count, const real *w, long total,
-                            vec *s) {
+                            vec *s, const real *after) {
     const long blocks = ceil_div(rows, TILE_ROWS), low = rows / blocks, higher = rows % blocks;
-    const long step = total * most * VB <= NEAR ? most : vecs;
+    const long step = after || total * most * VB <= NEAR ? most : vecs;
     for (long start = 0; start < vecs; start += step)
         for (long block = 0, first = 0; block < blocks; block++) {
             const long height = low + (block < higher), stop = min_of(start + step, vecs);
             for (long v = start; v < stop; v += most) {
                 const long n = min_of(most, stop - v);
-                core.tiles[n - 1][height - 1](terms, count, first, w + v * total * VL, s + first * vecs + v, vecs);
+                const real *here = w + v * total * VL, *next = v + n < vecs ? w + (v + n) * total * VL : after;
+                const int fetch = after && block < most;
+                const real *ahead = fetch ? next + block * total * VL : here;
+                core.tiles[fetch][n - 1][height - 1](terms, count, first, here, ahead, s + first * vecs + v, vecs);
             }
             first += height;
         }

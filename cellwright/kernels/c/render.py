@@ -93,17 +93,23 @@ class _Renderer:
             yield f"    for (long row = part.b0; row < part.b1; row++) {where} = {start};\n"
 
     def products(self, stage: str, place: int, loop: Loop) -> Iterator[str]:
-        first = 0
+        weights, first = self.packed(stage, place, loop), 0
         for number, product in enumerate(loop.products):
             total, slots = sum(arg.width for arg in product.inputs), len(product.slots)
             terms = [(*self.at.row(stage, arg, "first"), str(arg.width)) for arg in product.inputs]
             listed = ", ".join("{" + ", ".join(term) + "}" for term in terms)
             yield f"            const Term terms{number}[] = {{{listed}}};\n"
-            pack = f"arg->p_{stage}_{place}_{number} + start * {slots * total} * VL"
+            here = weights[number].format("start")
+            after = weights[number + 1].format("start") if number + 1 < len(weights) else weights[0].format("next")
             tile = f"tile + {first * self.units[stage, place]} * GROUP_ROWS"
-            call = f"multiply(rows, count * {slots}, most, terms{number}, {len(terms)}, {pack}, {total}, {tile});"
-            yield f"            {call}\n"
+            yield f"            multiply(rows, count * {slots}, most, terms{number}, {len(terms)}, {here}, {total}, {tile},\n"
+            yield f"                     far ? {after} : 0);\n"
             first += slots
+
+    def packed(self, stage: str, place: int, loop: Loop) -> list[str]:
+        """Of every product, where the weights of the panel that starts with a vector lie."""
+        sizes = [len(product.slots) * sum(arg.width for arg in product.inputs) for product in loop.products]
+        return [f"arg->p_{stage}_{place}_{number} + {{}} * {size} * VL" for number, size in enumerate(sizes)]
 
     def prefetches(self, stage: str, loop: Loop) -> Iterator[str]:
         """Hints to fetch, while the products run, what the columns will read that rows keep far apart."""

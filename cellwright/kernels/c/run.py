@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import Layout, Pool, Saved, Sizes, kept_apart
+from cellwright.kernels.c.buffers import Layout, Pool, Saved, Sizes, columns_shared, kept_apart
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.openmp import launch, thread_functions
@@ -24,7 +24,7 @@ from cellwright.step import Ragged
 INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
 CALL = (
-    *("T", "B", "job", "columns", "few", "rows", "packs", "pieces", "blocks", "states", "sums", "parts", "hold"),
+    *("T", "B", "job", "columns", "few", "far", "rows", "packs", "pieces", "blocks", "states", "sums", "parts", "hold"),
     *(
         "contract_size",
         "start",
@@ -98,7 +98,7 @@ class Fused:
         rows = x.shape[0] if ragged is not None else x.shape[0] * B
         apart = ragged is not None and (keep or ragged.resets is not None)
         steps = self.steps(x, B, ragged)
-        saved = self.saved(Sizes(rows, B, torch.get_num_threads(), keep, apart), leaves, steps)
+        saved = self.saved(self.sizes(rows, B, torch.get_num_threads(), keep, apart), leaves, steps)
         outputs = [x.new_empty(B, width) for width in program.widths]
         y, ahead = self._empty_y(x, B), 0 if program.has_y else B * program.output_size * x.itemsize
         argument, at = saved.argument, self._at
@@ -111,6 +111,10 @@ class Fused:
         saved.held = (x, states, y, steps)
         self.launch(saved)
         return y, tuple(outputs), saved
+
+    def sizes(self, rows: int, B: int, team: int, keep: bool, apart: bool = False) -> Sizes:
+        """What decides the memory of a run, and how its threads share the work."""
+        return Sizes(rows, B, team, keep, columns_shared(B, team, self.weights.far), apart)
 
     def steps(self, x: Tensor, B: int, ragged: Ragged | None) -> Steps:
         """Where in memory it says which rows are which step's."""
@@ -156,7 +160,7 @@ class Fused:
         names = (*self._names, "contract", "reductions", "sum", *(f"old{place}" for place in range(count)))
         places = layout.places(saved.memory, names)
         argument = (
-            *(steps.T, sizes.B, 0, sizes.columns, sizes.few, layout.scratch_rows),
+            *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.far, layout.scratch_rows),
             *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
             *(0 if sizes.one_step else 1, layout.contract, steps.start, steps.resets, *thread_functions()),
             *(0, *packed.fields, 0, 0, *places[-count - 3 : -count], 0),

@@ -33,7 +33,7 @@ typedef struct {
 } Block;
 
 typedef struct {
-    long T, B, job, columns, few, rows, packs, pieces, blocks, states, sums, parts, hold, contract_size;
+    long T, B, job, columns, few, far, rows, packs, pieces, blocks, states, sums, parts, hold, contract_size;
     const long *start;                  // T + 1
     const uint8_t *resets;              // null, or for every row whether it begins anew
     int (*thread)(void), (*threads)(void);

@@ -7,7 +7,6 @@ from array import array
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import Sizes
 from cellwright.kernels.c.run import INFER, JOB, PACKS, Fused
 from cellwright.kernels.gradients import Leaves
 
@@ -32,7 +31,7 @@ class Step:
         like = self.state[0].new_empty(1, B, program.input_size)
         leaves = Leaves((name, leaf.clone()) for name, leaf in leaves.items())
         steps = fused.steps(like, B, None)
-        self._saved = fused.saved(Sizes(B, B, team, False), leaves, steps)
+        self._saved = fused.saved(fused.sizes(B, B, team, False), leaves, steps)
         self._argument: array[int] = self._saved.argument
         self._rows = like.new_empty(2 * B * program.widths[0])  # of the first state, where that is y
         self._saved.held = (leaves, steps, self._rows)

@@ -17,13 +17,15 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
     vec tile[{tile} * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
-{start}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, part.team);
+{start}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, part.team), far = arg->c.far;
+    const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
-    for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {{
+    for (long panel = from; panel < to; panel++) {{
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
         for (long group = 0; group < groups; group++) {{
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
+            const long next = group + 1 < groups ? start : VECTORS * (panel + 1 < to ? panel + 1 : from) / panels;
 {products}{parts}        }}
     }}
 }}

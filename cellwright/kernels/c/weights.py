@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import LINE, Sizes
+from cellwright.kernels.c.buffers import LINE, MUCH, Sizes
 from cellwright.kernels.c.render import Source
 from cellwright.kernels.gradients import Leaves
 from cellwright.program import Program
-from cellwright.program.split import TIMED
+from cellwright.program.split import STAGES, TIMED
 from cellwright.step.atoms import Weight
 
 LANES = 16  # of the widest vector
@@ -60,19 +60,21 @@ class Weights:
         self._others = [number for number, direct in self._direct.items() if direct is None]
         self._order = [*(n for n, direct in self._direct.items() if direct is not None), *self._others]
         self._whole = all(self._is_whole(value, dims) for value, dims in code.weights)
-        self.offsets, self.size = self._sizes()
+        self.offsets, self.size, each_step = self._sizes()
+        self.far = each_step > MUCH  # from a core, which fetches them at every step
         self._spare: dict[bool, list[Packed]] = {True: [], False: []}
 
-    def _sizes(self) -> tuple[list[int], int]:
-        """Where each product's weights start, in bytes, and how many numbers all of them are."""
-        starts, size = [], 0
+    def _sizes(self) -> tuple[list[int], int, int]:
+        """Where each product's weights start, in bytes, how many numbers all are, and the most bytes a step takes."""
+        starts, size, steps = [], 0, dict.fromkeys(STAGES, 0)
         for stage, place, number in self.code.packs:
             loop = self.program.stages[stage][place]
             product = loop.products[number]
             total = sum(arg.width for arg in product.inputs)
             starts.append(size * self.program.dtype.itemsize)
-            size += -(-loop.width // LANES) * LANES * len(product.slots) * total
-        return starts, size + LINE
+            count = -(-loop.width // LANES) * LANES * len(product.slots) * total
+            size, steps[stage] = size + count, steps[stage] + count
+        return starts, size + LINE, max(steps[stage] for stage in TIMED) * self.program.dtype.itemsize
 
     def take(self, leaves: Leaves, sizes: Sizes) -> Packed:
         """What to pack for a run, and where it will lie."""
