@@ -13,7 +13,7 @@ from cellwright.program.places import Place
 from cellwright.program.program import Program
 from cellwright.step.atoms import Read
 
-HELD = ("d", "kept", "hoisted")  # rows of all steps, or of one step at a time where nothing is kept
+HELD = ("d", "kept", "hoisted")  # rows of all steps, or of a window of steps where nothing is kept
 REDUCE = {  # over the lanes of a vector, of two numbers, of none
     "sum": ("v_sum_n", "add_of", "0"),
     "max": ("v_max_n", "max_of", "-INFINITY"),
@@ -109,8 +109,8 @@ class Addresses:
             elif buffer.kind == "sums":
                 lines[name] = f"arg->c.sum + 2 * part.thread * {buffer.width}"
             else:
-                held = " * arg->c.hold" if name in HELD else ""
-                lines[name] = f"arg->{name} + arg->c.start[step]{held} * {buffer.width}"
+                first = "held_at(&arg->c, step)" if name in HELD else "arg->c.start[step]"
+                lines[name] = f"arg->{name} + {first} * {buffer.width}"
         lines |= {vector(*one): f"arg->{vector(*one)}" for one in weights}
         fields = "".join(f"    real *{name};\n" for name in lines)
         values = "".join(f"        .{name} = {value},\n" for name, value in lines.items())

@@ -66,9 +66,11 @@ class Sizes(NamedTuple):
         return self.B <= FEW_ROWS
 
     @property
-    def one_step(self) -> bool:
-        """Whether what is hoisted is made step by step and dropped: where rows are split and nothing is kept."""
-        return not self.keep and not self.columns
+    def window(self) -> int:
+        """Steps of which what is hoisted is kept at once: all for a backward, one where threads have rows of their own."""
+        if self.keep:
+            return self.rows + 1
+        return max(self.team * CHUNK // max(self.B, 1), 1) if self.columns else 1
 
 
 class Pool:
@@ -131,7 +133,7 @@ class Layout:
         used = {home.buffer for atom in program.inferred for home in program.homes.get(atom, ())}
         for name in ("d", "kept", "hoisted"):
             if widths[name] and (keep or name in used):
-                counts[name] = (B if self.sizes.one_step else rows) * widths[name]
+                counts[name] = min(rows, self.sizes.window * B) * widths[name]
         counts["scratch"] = self.scratch_rows * widths["scratch"]
         counts["reductions"] = len(code.reductions) * team * self.scratch_rows
         if keep:

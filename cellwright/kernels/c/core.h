@@ -68,33 +68,64 @@ WIDE(1, 4) WIDE(2, 4) WIDE(3, 4)
 #endif
 static tile_fn *const tiles[2][TILE_MOST_VECS][TILE_ROWS] = {TABLE(tile_), TABLE(fetching_)};
 
-static void pack(const Pack *job, long part, long parts) {
-    const long vectors = ceil_div(job->width, VL), panels = panels_of(vectors, job->units, job->team);
-    const long most = vecs_of_tile(job->few);
-    for (long p = panels * part / parts; p < panels * (part + 1) / parts; p++) {
-        const long start = vectors * p / panels, count = vectors * (p + 1) / panels - start, vecs = count * job->slots;
-        real *panel = job->to + start * job->slots * job->total * VL;
-        for (long u = 0; u < count; u++) {
-            const long v = u * job->slots + job->slot, chunk = v / most * most;
-            const long n = min_of(most, vecs - chunk), j = (start + u) * VL;
-            const long lanes = min_of(VL, job->width - j);
-            real *to = panel + (chunk * job->total + job->before * n + v - chunk) * VL;
-            const real *from = job->from + j * job->column;
-            if (job->column == 1 && lanes == VL)
-                for (long k = 0; k < job->depth; k++) v_store(to + k * n * VL, v_load(from + k * job->row));
-            else
-                for (long k0 = 0; k0 < job->depth; k0 += PACK_DEPTH) {
-                    const long depth = min_of(PACK_DEPTH, job->depth - k0);
-                    for (long l = 0; l < VL; l++) {
-                        real *put = to + k0 * n * VL + l;
-                        const real *get = from + k0 * job->row + l * job->column;
-                        if (l >= lanes) for (long k = 0; k < depth; k++) put[k * n * VL] = 0;
-                        else if (job->row == 1) for (long k = 0; k < depth; k++) put[k * n * VL] = get[k];
-                        else for (long k = 0; k < depth; k++) put[k * n * VL] = get[k * job->row];
-                    }
-                }
-        }
+#define PACK_DEPTH 32  // rows of a weight, so few that they and their pages stay at hand from panel to panel
+
+// A vector of columns of a panel: where its weights come from, how many columns there are, where they go in what steps.
+typedef struct {
+    const real *from;
+    long lanes;
+    real *to;
+    long step;
+} Lane;
+
+// The weights of columns, from row k to row `end`: those of a column side by side become a lane. Zeros beyond the last.
+static void pack_turned(const Pack *job, const Lane *l, long k, long end) {
+    const long lanes = l->lanes, column = job->column, row = job->row, step = l->step;
+    for (; row == 1 && k + VL <= end; k += VL) {
+        vec square[VL];
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) square[i] = i < lanes ? v_load(l->from + i * column + k) : v_set1(0);
+        v_transpose(square);
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) v_store(l->to + (k + i) * step, square[i]);
     }
+    for (; k < end; k++)
+        for (long i = 0; i < VL; i++) l->to[k * step + i] = i < lanes ? l->from[k * row + i * column] : 0;
+}
+
+// The same where columns lie side by side.
+static void pack_rows(const Pack *job, const Lane *first, long count, long k, long end) {
+    for (; k < end; k++)
+        for (const Lane *l = first; l < first + count; l++)
+            v_store(l->to + k * l->step, v_load_n(l->from + k * job->row, (int)l->lanes));
+}
+
+// Panel p of a weight, from row k to row `end`.
+static void pack_panel(const Pack *job, long p, long panels, long k, long end) {
+    const long vectors = ceil_div(job->width, VL), most = vecs_of_tile(job->few);
+    const long start = vectors * p / panels, count = vectors * (p + 1) / panels - start, vecs = count * job->slots;
+    real *panel = job->to + start * job->slots * job->total * VL;
+    Lane lanes[MOST_UNITS];
+    for (long u = 0; u < count; u++) {
+        const long v = u * job->slots + job->slot, chunk = v / most * most, n = min_of(most, vecs - chunk);
+        const long j = (start + u) * VL;
+        real *to = panel + (chunk * job->total + job->before * n + v - chunk) * VL;
+        lanes[u] = (Lane){job->from + j * job->column, min_of(VL, job->width - j), to, n * VL};
+    }
+    if (job->column == 1) pack_rows(job, lanes, count, k, end);
+    else
+        for (long u = 0; u < count; u++) pack_turned(job, lanes + u, k, end);
+}
+
+static void pack(const Pack *job, long part, long parts) {
+    const long panels = panels_of(ceil_div(job->width, VL), job->units, job->team);
+    if (job->column == 1) {
+        const long last = job->depth * (part + 1) / parts;
+        for (long k = job->depth * part / parts; k < last; k += PACK_DEPTH)
+            for (long p = 0; p < panels; p++) pack_panel(job, p, panels, k, min_of(k + PACK_DEPTH, last));
+    } else
+        for (long p = panels * part / parts; p < panels * (part + 1) / parts; p++)
+            pack_panel(job, p, panels, 0, job->depth);
 }
 
 static uint64_t digest(const Piece *piece, long part, long parts) {

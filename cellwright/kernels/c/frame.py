@@ -16,9 +16,9 @@ def _calls(stage: str, count: int, wait: str = "") -> str:
 
 def _flat(stage: str, count: int, sums: int) -> str:
     flush = " flush(&a->c, me);" if sums and stage == "after" else ""
-    return f"""// {stage.capitalize()} the time loop: all rows of all steps, a chunk at a time.
-static void {stage}(const Args *a, long me, long team, const int keep) {{
-    const long all = a->c.start[a->c.T], t = 0, last = all * (me + 1) / team;
+    return f"""// {stage.capitalize()} the time loop: all rows of the steps from t until `end`, a chunk at a time.
+static void {stage}(const Args *a, long t, long end, long me, long team, const int keep) {{
+    const long all = a->c.start[end] - a->c.start[t], last = all * (me + 1) / team;
     for (long b = all * me / team; b < last; b += CHUNK) {{
         const Range r = {{b, min_of(b + CHUNK, last), 0, 1, me * CHUNK - b, me}};
         {_calls(stage, count)}{flush}
@@ -27,15 +27,20 @@ static void {stage}(const Args *a, long me, long team, const int keep) {{
 """
 
 
+HOISTED = """
+        if (!c->columns) {{ {own_rows} }}
+        else if (t % c->window == 0) {{
+            before(a, t, min_of(t + c->window, c->T), me, team, keep);
+            barrier(c->barrier, team);
+        }}"""
 WAIT = "if (c->columns) barrier(c->barrier, team);"
 
 
 def _forward(counts: dict[str, int]) -> str:
-    early = f"\n        if (!c->columns) {{ {_calls('before', counts['before'])} }}" if counts["before"] else ""
-    ahead = "\n    if (c->columns) before(a, me, team, keep);" if counts["before"] else ""
+    early = HOISTED.format(own_rows=_calls("before", counts["before"])) if counts["before"] else ""
     return f"""// Threads take rows of their own and wait for nobody, or share columns with a barrier after every pass.
 static void forward(const Args *a, long me, long team, const int keep) {{
-    const Call *c = &a->c;{ahead}
+    const Call *c = &a->c;
     enter(c, me, team);
     for (long t = 0; t < c->T; t++) {{
         const Range r = share(c, rows_at(c, t), me, team);
@@ -51,7 +56,7 @@ static void forward(const Args *a, long me, long team, const int keep) {{
 def _backward(counts: dict[str, int], sums: int) -> str:
     zero = "\n    memset(c->sum + 2 * me * c->sums, 0, 2 * c->sums * sizeof(real));" if sums else ""
     flushed = "\n        if ((t & 31) == 0) flush(c, me);" if sums else ""
-    after = "\n    barrier(c->barrier, team);\n    after(a, me, team, keep);" if counts["after"] else ""
+    after = "\n    barrier(c->barrier, team);\n    after(a, 0, c->T, me, team, keep);" if counts["after"] else ""
     return f"""static void backward(const Args *a, long me, long team, const int keep) {{
     const Call *c = &a->c;{zero}
     for (long t = c->T - 1; t >= 0; t--) {{

@@ -24,7 +24,7 @@ from cellwright.step import Ragged
 INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
 CALL = (
-    *("T", "B", "job", "columns", "few", "far", "rows", "packs", "pieces", "blocks", "states", "sums", "parts", "hold"),
+    *("T", "B", "job", "columns", "few", "far", "rows", "packs", "pieces", "blocks", "states", "sums", "parts", "window"),
     *(
         "contract_size",
         "start",
@@ -162,7 +162,7 @@ class Fused:
         argument = (
             *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.far, layout.scratch_rows),
             *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
-            *(0 if sizes.one_step else 1, layout.contract, steps.start, steps.resets, *thread_functions()),
+            *(sizes.window, layout.contract, steps.start, steps.resets, *thread_functions()),
             *(0, *packed.fields, 0, 0, *places[-count - 3 : -count], 0),
             *(*places[: -count - 3], *packed.vectors, *(packed.start + offset for offset in self.weights.offsets)),
         )

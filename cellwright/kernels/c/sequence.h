@@ -33,7 +33,7 @@ typedef struct {
 } Block;
 
 typedef struct {
-    long T, B, job, columns, few, far, rows, packs, pieces, blocks, states, sums, parts, hold, contract_size;
+    long T, B, job, columns, few, far, rows, packs, pieces, blocks, states, sums, parts, window, contract_size;
     const long *start;                  // T + 1
     const uint8_t *resets;              // null, or for every row whether it begins anew
     int (*thread)(void), (*threads)(void);
@@ -57,6 +57,9 @@ static inline long state_at(const Call *c, long kept, long t) {
     if (kept) return t < 0 ? 0 : c->B + c->start[t];
     return ((t + 1) & 1) * c->B;
 }
+
+// Of what is held for a window of steps at a time, the first row of step t.
+static inline long held_at(const Call *c, long t) { return c->start[t] - c->start[t / c->window * c->window]; }
 
 // What step t begins with, the first row.
 static inline real *state_old(const Call *c, const State *s, long t) {

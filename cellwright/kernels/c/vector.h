@@ -192,6 +192,25 @@ V_FN vec v_rotate(vec a, int by) {
     return __builtin_shuffle(a, (V_INDICES + (v_int)by) & (VL - 1));
 #endif
 }
+// The lanes of a and b in turn: of their first halves, or (half = 1) of their second; half is a constant.
+V_FN vec v_mixed(vec a, vec b, int half) {
+#ifdef __clang__
+    V_LANES((l & 1 ? b : a)[l / 2 + half * VL / 2]);
+#else
+    return __builtin_shuffle(a, b, V_INDICES / 2 + (V_INDICES & 1) * VL + (v_int)half * VL / 2);
+#endif
+}
+// Rows become columns: every turn doubles the distance of what lay side by side.
+V_FN void v_transpose(vec rows[VL]) {
+#pragma GCC unroll 4
+    for (int turn = 1; turn < VL; turn *= 2) {
+        vec mixed[VL];
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) mixed[i] = v_mixed(rows[i / 2], rows[i / 2 + VL / 2], i & 1);
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) rows[i] = mixed[i];
+    }
+}
 // Greatest and least of the first n lanes, NaN where one of them is: a tree, the lanes beyond made the first.
 V_FN real v_max_n(vec a, int n) {
     a = v_where(v_first(n), a, v_set1(a[0]));
