@@ -47,9 +47,9 @@ V_FN Memory memory(const Args *arg, long step, Range part) {
         .dy = arg->dy + arg->c.start[step] * 5,
         .y = arg->y + arg->c.start[step] * 5,
         .dx = arg->dx + arg->c.start[step] * 3,
-        .d = arg->d + arg->c.start[step] * arg->c.hold * 5,
-        .kept = arg->kept + arg->c.start[step] * arg->c.hold * 0,
-        .hoisted = arg->hoisted + arg->c.start[step] * arg->c.hold * 0,
+        .d = arg->d + held_at(&arg->c, step) * 5,
+        .kept = arg->kept + held_at(&arg->c, step) * 0,
+        .hoisted = arg->hoisted + held_at(&arg->c, step) * 0,
         .scratch = arg->scratch + part.shift * 0,
         .sums = arg->c.sum + 2 * part.thread * 5,
         .w2 = arg->w2,
@@ -71,14 +71,18 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
-    for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
+    const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && step & 1;
+    for (long place = from; place < to; place++) {
+        const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
         for (long group = 0; group < groups; group++) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
+            const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             const Term terms0[] = {{m.x + first * 3, 3, 3}, {m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 2, arg->p_forward_0_0 + start * 8 * VL, 8, tile + 0 * GROUP_ROWS);
+            multiply(rows, count * 1, most, terms0, 2, arg->p_forward_0_0 + start * 8 * VL, 8, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->p_forward_0_0 + next * 8 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -125,14 +129,18 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
-    for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
+    const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && step & 1;
+    for (long place = from; place < to; place++) {
+        const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
         for (long group = 0; group < groups; group++) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
+            const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             const Term terms0[] = {{m.d + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 1, arg->p_backward_1_0 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS);
+            multiply(rows, count * 1, most, terms0, 1, arg->p_backward_1_0 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->p_backward_1_0 + next * 5 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -156,14 +164,18 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, part.team);
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
-    for (long panel = panels * part.me / part.team; panel < panels * (part.me + 1) / part.team; panel++) {
+    const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && step & 1;
+    for (long place = from; place < to; place++) {
+        const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
         for (long group = 0; group < groups; group++) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
+            const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             const Term terms0[] = {{m.d + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 1, arg->p_after_0_0 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS);
+            multiply(rows, count * 1, most, terms0, 1, arg->p_after_0_0 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->p_after_0_0 + next * 5 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -174,9 +186,9 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     }
 }
 
-// After the time loop: all rows of all steps, a chunk at a time.
-static void after(const Args *a, long me, long team, const int keep) {
-    const long all = a->c.start[a->c.T], t = 0, last = all * (me + 1) / team;
+// After the time loop: all rows of the steps from t until `end`, a chunk at a time.
+static void after(const Args *a, long t, long end, long me, long team, const int keep) {
+    const long all = a->c.start[end] - a->c.start[t], last = all * (me + 1) / team;
     for (long b = all * me / team; b < last; b += CHUNK) {
         const Range r = {b, min_of(b + CHUNK, last), 0, 1, me * CHUNK - b, me};
         after_0(a, t, r, keep); flush(&a->c, me);
@@ -209,7 +221,7 @@ static void backward(const Args *a, long me, long team, const int keep) {
     }
     leave_back(c, me, team);
     barrier(c->barrier, team);
-    after(a, me, team, keep);
+    after(a, 0, c->T, me, team, keep);
     finish(c, me, team);
 }
 

@@ -32,6 +32,9 @@ static inline long panels_of(long vectors, long units, long team) {
     return min_of(ceil_div(ceil_div(vectors, units), team) * team, vectors);
 }
 
+// Panels of weights from afar go to and fro, step by step: those that came last are still near.
+static inline long panel_at(long place, long from, long to, long back) { return back ? from + to - 1 - place : place; }
+
 // The core: functions of core.h.
 typedef struct {
     const real *a;  // the first row of what is multiplied

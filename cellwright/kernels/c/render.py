@@ -103,7 +103,7 @@ class _Renderer:
             after = weights[number + 1].format("start") if number + 1 < len(weights) else weights[0].format("next")
             tile = f"tile + {first * self.units[stage, place]} * GROUP_ROWS"
             yield f"            multiply(rows, count * {slots}, most, terms{number}, {len(terms)}, {here}, {total}, {tile},\n"
-            yield f"                     far ? {after} : 0);\n"
+            yield f"                     arg->c.far ? {after} : 0);\n"
             first += slots
 
     def packed(self, stage: str, place: int, loop: Loop) -> list[str]:

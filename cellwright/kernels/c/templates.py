@@ -17,16 +17,16 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
     vec tile[{tile} * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
-{start}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, part.team), far = arg->c.far;
+{start}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, part.team);
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS);
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && step & 1;
     for (long place = from; place < to; place++) {{
-        const long panel = far && step & 1 ? from + to - 1 - place : place;
+        const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
         for (long group = 0; group < groups; group++) {{
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
-            const long next = group + 1 < groups ? start : VECTORS * (place + 1 == to ? panel : far && step & 1 ? panel - 1 : panel + 1) / panels;
+            const long next = group + 1 < groups ? start : VECTORS * soon / panels;
 {products}{parts}        }}
     }}
 }}
