@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cellwright.kernels.c.pages import LASTING, large_pages
 from cellwright.kernels.c.render import Source
 from cellwright.program import Program
 
@@ -41,7 +42,7 @@ def columns_shared(B: int, team: int, far: bool) -> bool:
         team: threads.
         far: whether weights are so many that a core fetches them from afar at every step.
     """
-    return team > 1 and (B < TILE_ROWS * team or (far and B <= MANY_ROWS * team))
+    return team > 1 and (TILE_ROWS * team > B or (far and MANY_ROWS * team >= B))
 
 
 class Sizes(NamedTuple):
@@ -67,7 +68,7 @@ class Sizes(NamedTuple):
 
     @property
     def window(self) -> int:
-        """Steps of which what is hoisted is kept at once: all for a backward, one where threads have rows of their own."""
+        """Steps of which what is hoisted is made and kept at once: one where threads have rows of their own."""
         if self.keep:
             return self.rows + 1
         return max(self.team * CHUNK // max(self.B, 1), 1) if self.columns else 1
@@ -85,7 +86,7 @@ class Pool:
         fitting = [one for one in list(self._free.values()) if size <= one.numel() <= 4 * size + 4096]
         best = min(fitting, key=Tensor.numel, default=None)
         found = None if best is None else self._free.pop(id(best), None)  # None where another thread was first
-        return torch.empty(size, dtype=self.dtype) if found is None else found
+        return large_pages(torch.empty(size, dtype=self.dtype), LASTING) if found is None else found
 
     def give(self, memory: Tensor) -> None:
         """Take it back; the oldest is let go where too many wait."""

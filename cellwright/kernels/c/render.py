@@ -98,11 +98,12 @@ class _Renderer:
             total, slots = sum(arg.width for arg in product.inputs), len(product.slots)
             terms = [(*self.at.row(stage, arg, "first"), str(arg.width)) for arg in product.inputs]
             listed = ", ".join("{" + ", ".join(term) + "}" for term in terms)
+            rows = f"rows, count * {slots}, most, terms{number}, {len(terms)}"
             yield f"            const Term terms{number}[] = {{{listed}}};\n"
             here = weights[number].format("start")
             after = weights[number + 1].format("start") if number + 1 < len(weights) else weights[0].format("next")
             tile = f"tile + {first * self.units[stage, place]} * GROUP_ROWS"
-            yield f"            multiply(rows, count * {slots}, most, terms{number}, {len(terms)}, {here}, {total}, {tile},\n"
+            yield f"            multiply({rows}, {here}, {total}, {tile},\n"
             yield f"                     arg->c.far ? {after} : 0);\n"
             first += slots
 

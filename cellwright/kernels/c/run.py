@@ -14,6 +14,7 @@ from cellwright.kernels.c.buffers import Layout, Pool, Saved, Sizes, columns_sha
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.openmp import launch, thread_functions
+from cellwright.kernels.c.pages import large_pages
 from cellwright.kernels.c.render import Source, render
 from cellwright.kernels.c.weights import PACK, Weights
 from cellwright.kernels.gradients import Gradients, Leaves
@@ -24,22 +25,9 @@ from cellwright.step import Ragged
 INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
 CALL = (
-    *("T", "B", "job", "columns", "few", "far", "rows", "packs", "pieces", "blocks", "states", "sums", "parts", "window"),
-    *(
-        "contract_size",
-        "start",
-        "resets",
-        "thread",
-        "threads",
-        "barrier",
-        "pack",
-        "piece",
-        "found",
-        "known",
-        "block",
-        "state",
-    ),
-    *("contract", "reductions", "sum", "bias"),
+    *("T", "B", "job", "columns", "few", "far", "rows", "packs", "pieces", "blocks", "states", "sums", "parts"),
+    *("window", "contract_size", "start", "resets", "thread", "threads", "barrier", "pack", "piece", "found"),
+    *("known", "block", "state", "contract", "reductions", "sum", "bias"),
 )
 JOB, PACKS, BLOCKS, BARRIER, BLOCK, STATES, BIAS = map(
     CALL.index, ("job", "packs", "blocks", "barrier", "block", "state", "bias")
@@ -132,9 +120,9 @@ class Fused:
         """Memory for y; where y is the first state, with what that was before the first step ahead of it."""
         shape, width = (*x.shape[:-1], self.program.output_size), self.program.output_size
         if self.program.has_y:
-            return x.new_empty(shape)
+            return large_pages(x.new_empty(shape))
         steps = (B * width, width, 1) if len(shape) == 3 else (width, 1)
-        whole = x.new_empty((x.numel() // x.shape[-1] + B) * width)
+        whole = large_pages(x.new_empty((x.numel() // x.shape[-1] + B) * width))
         y = x.new_empty(0)  # and not a view of `whole`: autograd knows it as an output of its own
         y.set_(whole.untyped_storage(), B * width, shape, steps)
         return y
@@ -205,7 +193,7 @@ class Fused:
         return dx, dfirst, self.gradients.collect(results, sums, rows, leaves, wanted)
 
     def _empty_dx(self, x: Tensor) -> Tensor:
-        return torch.empty_like(x) if "dx" in self.program.graph.outputs else torch.zeros_like(x)
+        return large_pages(torch.empty_like(x)) if "dx" in self.program.graph.outputs else torch.zeros_like(x)
 
     def _blocks(self, saved: Saved, results: list[Tensor]) -> array[int]:
         """The products after the loops."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cellwright.kernels.c.buffers import LINE, MUCH, Sizes
+from cellwright.kernels.c.pages import LASTING, large_pages
 from cellwright.kernels.c.render import Source
 from cellwright.kernels.gradients import Leaves
 from cellwright.program import Program
@@ -33,7 +34,7 @@ class Packed:
     """Packed weights, what they were made from, and how to make them again."""
 
     def __init__(self, size: int, dtype: torch.dtype) -> None:
-        self.memory = torch.empty(size, dtype=dtype)
+        self.memory = large_pages(torch.empty(size, dtype=dtype), LASTING)
         self.start = self.memory.data_ptr() + -self.memory.data_ptr() % LINE  # the first line of it
         self.key: tuple[Any, ...] = ()
         self.jobs: array[int] = array("q")
