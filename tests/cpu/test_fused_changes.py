@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from cellwright.cells import GRU, RNN
+from cellwright.cells import GRU, LIBRARY, RNN
 from tests.cpu.layers import results, same, small
 
 
@@ -65,6 +65,18 @@ def test_weights_changed_or_replaced_are_noticed(change):
     assert not torch.allclose(before, fused(x)[0])
     with torch.no_grad():
         same(fused(x), plain(x))
+
+
+def test_weights_may_move_to_other_memory_between_forward_and_backward():
+    fused, plain, x = small(LIBRARY["lstm-peephole"])
+    y, _ = plain(x)
+    wanted = torch.autograd.grad(y.square().sum(), [x, *plain.parameters()])
+    fused(x)  # so that the next run finds addresses that it knows
+    y, _ = fused(x)
+    for weight in fused.parameters():
+        left, weight.data = weight.data, weight.data.clone()
+        left.fill_(float("nan"))
+    same(torch.autograd.grad(y.square().sum(), [x, *fused.parameters()]), wanted)
 
 
 def test_weights_put_in_from_outside_are_used_for_that_call_only():

@@ -228,7 +228,7 @@ static void backward(const Args *a, long me, long team, const int keep) {
 void run(const Args *a) {
     const Call *c = &a->c;
     const int team = c->threads ? c->threads() : 1, me = c->thread ? c->thread() : 0;
-    if (c->job != BACKWARD && c->packs) pack_weights(c, me, team);
+    if (c->packs) pack_weights(c, me, team);
     if (c->job == INFER) forward(a, me, team, 0);
     if (c->job == TRAIN) forward(a, me, team, 1);
     if (c->job == BACKWARD) backward(a, me, team, 1);

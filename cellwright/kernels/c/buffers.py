@@ -98,8 +98,8 @@ class Pool:
 class Layout:
     """Where every buffer of a run lies in one piece of memory, and the numbers in the argument of its call."""
 
-    def __init__(self, program: Program, code: Source, contract: Any, sizes: Sizes) -> None:
-        self.sizes = sizes
+    def __init__(self, program: Program, code: Source, contract: Any, sizes: Sizes, packed: int) -> None:
+        self.sizes, self.packed = sizes, packed
         self.depths = [self._depth(program, place) for place in range(len(program.widths))]
         self.scratch_rows = max(sizes.B, sizes.team * CHUNK)
         self.contract = 0
@@ -141,7 +141,8 @@ class Layout:
             for place, width in enumerate(program.widths):
                 counts[f"dstate{place}"] = 2 * B * width
             counts["sum"] = 2 * team * widths["sums"]
-            counts["contract"] = team * self.contract + 64
+            scratch = team * self.contract + 64
+            counts["contract"] = 0 if scratch <= self.packed else scratch  # packed weights have been used by then
         return {name: count for name, count in counts.items() if count}
 
     def places(self, memory: Tensor, names: tuple[str, ...]) -> array[int]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import Layout, Pool, Saved, Sizes, columns_shared, kept_apart
+from cellwright.kernels.c.buffers import LINE, Layout, Pool, Saved, Sizes, columns_shared, kept_apart
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.openmp import launch, thread_functions
@@ -29,8 +29,8 @@ CALL = (
     *("window", "contract_size", "start", "resets", "thread", "threads", "barrier", "pack", "piece", "found"),
     *("known", "block", "state", "contract", "reductions", "sum", "bias"),
 )
-JOB, PACKS, BLOCKS, BARRIER, BLOCK, STATES, BIAS = map(
-    CALL.index, ("job", "packs", "blocks", "barrier", "block", "state", "bias")
+JOB, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, BIAS = map(
+    CALL.index, ("job", "packs", "pack", "blocks", "barrier", "block", "state", "bias")
 )
 STATE = ("width", "kept", "rows", "old", "first", "last", "carry", "dlast", "dfirst")
 OLD, DLAST, DFIRST = map(STATE.index, ("old", "dlast", "dfirst"))
@@ -147,11 +147,12 @@ class Fused:
         count, sums = len(self.program.widths), self.program.buffers["sums"].width
         names = (*self._names, "contract", "reductions", "sum", *(f"old{place}" for place in range(count)))
         places = layout.places(saved.memory, names)
+        contract = places[-count - 3] or packed.start
         argument = (
             *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.far, layout.scratch_rows),
             *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
             *(sizes.window, layout.contract, steps.start, steps.resets, *thread_functions()),
-            *(0, *packed.fields, 0, 0, *places[-count - 3 : -count], 0),
+            *(0, *packed.fields, 0, 0, contract, *places[-count - 2 : -count], 0),
             *(*places[: -count - 3], *packed.vectors, *(packed.start + offset for offset in self.weights.offsets)),
         )
         return array("q", argument), places[-count:]
@@ -160,7 +161,9 @@ class Fused:
         found = self._layouts.get(sizes)
         if found is None:
             drop_oldest(self._layouts)
-            found = self._layouts[sizes] = Layout(self.program, self.code, self.core.contract_scratch, sizes)
+            found = self._layouts[sizes] = Layout(
+                self.program, self.code, self.core.contract_scratch, sizes, self.weights.size - LINE
+            )
         return found
 
     def launch(self, saved: Saved) -> None:
@@ -185,7 +188,8 @@ class Fused:
         dx = self._empty_dx(like) if program.needs_x else None
         results, sums = self.gradients.results(like), like.new_empty(program.buffers["sums"].width)
         argument, at = saved.argument, self._at
-        blocks = self._blocks(saved, results)
+        blocks, late = self._blocks(saved, results), self.weights.late(saved.packed, saved.layout.sizes, argument)
+        argument[PACKS], argument[PACKING] = len(late) // PACK, late.buffer_info()[0]
         argument[at["dy"]], argument[at["dx"]] = dy.data_ptr(), 0 if dx is None else dx.data_ptr()
         argument[JOB], argument[BLOCKS], argument[BIAS] = BACKWARD, len(results), sums.data_ptr()
         argument[BLOCK] = blocks.buffer_info()[0]

@@ -19,6 +19,7 @@ from cellwright.step.atoms import Weight
 
 LANES = 16  # of the widest vector
 PACK = 13  # fields of a Pack in loops.h
+EARLY = STAGES[:2]  # what a forward run goes through
 
 
 class Order(NamedTuple):
@@ -31,13 +32,14 @@ class Order(NamedTuple):
 
 
 class Packed:
-    """Packed weights, what they were made from, and how to make them again."""
+    """Packed weights, forward's and then in their place backward's; what they were made from, and how to make them."""
 
     def __init__(self, size: int, dtype: torch.dtype) -> None:
         self.memory = large_pages(torch.empty(size, dtype=dtype), LASTING)
         self.start = self.memory.data_ptr() + -self.memory.data_ptr() % LINE  # the first line of it
         self.key: tuple[Any, ...] = ()
         self.jobs: array[int] = array("q")
+        self.late: array[int] = array("q")  # the same for backward
         self.pieces: array[int] = array("q")
         self.found: array[int] = array("Q")
         self.known: array[int] = array("Q")
@@ -66,16 +68,17 @@ class Weights:
         self._spare: dict[bool, list[Packed]] = {True: [], False: []}
 
     def _sizes(self) -> tuple[list[int], int, int]:
-        """Where each product's weights start, in bytes, how many numbers all are, and the most bytes a step takes."""
-        starts, size, steps = [], 0, dict.fromkeys(STAGES, 0)
+        """Where each product's weights start, in bytes; the numbers that are packed at once; the bytes of a step."""
+        starts, sizes, steps = [], {True: 0, False: 0}, dict.fromkeys(STAGES, 0)
         for stage, place, number in self.code.packs:
+            early = stage in EARLY
             loop = self.program.stages[stage][place]
             product = loop.products[number]
             total = sum(arg.width for arg in product.inputs)
-            starts.append(size * self.program.dtype.itemsize)
+            starts.append(sizes[early] * self.program.dtype.itemsize)
             count = -(-loop.width // LANES) * LANES * len(product.slots) * total
-            size, steps[stage] = size + count, steps[stage] + count
-        return starts, size + LINE, max(steps[stage] for stage in TIMED) * self.program.dtype.itemsize
+            sizes[early], steps[stage] = sizes[early] + count, steps[stage] + count
+        return starts, max(sizes.values()) + LINE, max(steps[stage] for stage in TIMED) * self.program.dtype.itemsize
 
     def take(self, leaves: Leaves, sizes: Sizes) -> Packed:
         """What to pack for a run, and where it will lie."""
@@ -83,24 +86,48 @@ class Weights:
             packed = self._spare[sizes.keep].pop()
         except IndexError:
             packed = Packed(self.size, self.program.dtype)
-        tensors = self._sources(leaves)
-        plain = all(map(Tensor.is_contiguous, tensors))
-        strides = () if plain else tuple(map(Tensor.stride, tensors))
-        key = (sizes.few, sizes.columns, sizes.team, *map(Tensor.data_ptr, tensors), strides)
+        self._point(packed, self._sources(leaves), sizes)
+        return packed
+
+    def late(self, packed: Packed, sizes: Sizes, argument: array[int]) -> array[int]:
+        """What to pack for a backward run, over what its forward run needed.
+
+        Args:
+            packed: of the forward run.
+            sizes: of the run.
+            argument: of its call, which is set right if weights lie elsewhere by now.
+        """
+        tensors = packed.held[0]
+        if packed.key != self._key(tensors, sizes):
+            vectors = self._point(packed, tensors, sizes)
+            last = len(argument) - len(self.offsets)
+            argument[last - len(vectors) : last] = array("q", vectors)
+        return packed.late
+
+    def _point(self, packed: Packed, tensors: list[Tensor], sizes: Sizes) -> tuple[int, ...]:
+        """Let all addresses be those where weights lie now; of them those that are read as they are."""
+        key = self._key(tensors, sizes)
         packed.held = (tensors,)
         if packed.key != key:
             self._plan(packed, dict(zip(self._order, tensors, strict=True)), sizes)
             packed.key, packed.vectors = key, None
-        if packed.vectors is None or not (plain and self._whole):
+        if packed.vectors is None or key[-1] or not self._whole:
             sources = dict(zip(self._order, tensors, strict=True))
             vectors = [self._vector(sources[value], value, dims) for value, dims in self.code.weights]
             packed.held, packed.vectors = (tensors, vectors), tuple(map(Tensor.data_ptr, vectors))
-        return packed
+        return packed.vectors
 
     def give(self, packed: Packed, keep: bool) -> None:
         """Take packed weights back when a run ended."""
         packed.held = ()
         self._spare[keep] = [packed]
+
+    @staticmethod
+    def _key(tensors: list[Tensor], sizes: Sizes) -> tuple[Any, ...]:
+        """What a plan follows from; the last of it are the strides of weights that do not lie plainly."""
+        plain = all(map(Tensor.is_contiguous, tensors))
+        strides = () if plain else tuple(map(Tensor.stride, tensors))
+        return (sizes.few, sizes.columns, sizes.team, *map(Tensor.data_ptr, tensors), strides)
 
     def _sources(self, leaves: Leaves) -> list[Tensor]:
         """The tensors that hold the weights: parameters themselves, also where a step transposes them; then others."""
@@ -129,9 +156,10 @@ class Weights:
 
     def _plan(self, packed: Packed, sources: dict[int, Tensor], sizes: Sizes) -> None:
         """What to pack from where to where."""
-        packed.jobs, packed.pieces = array("q"), array("q")
+        packed.jobs, packed.late, packed.pieces = array("q"), array("q"), array("q")
         for order in self._orders:
-            if sizes.keep or order.stage in ("before", "forward"):
+            early = order.stage in EARLY
+            if sizes.keep or early:
                 matrix = self._value(sources[order.weight.value], order.weight.value)[order.weight.place]
                 matrix = matrix.t() if order.weight.transposed else matrix
                 row, column = matrix.stride()
@@ -139,7 +167,8 @@ class Weights:
                 to = packed.start + self.offsets[order.place]
                 timed = order.stage in TIMED
                 team = sizes.team if timed and sizes.columns else 1
-                packed.jobs.extend((from_, row, column, to, *order.sizes, timed and sizes.few, team))
+                jobs = packed.jobs if early else packed.late
+                jobs.extend((from_, row, column, to, *order.sizes, timed and sizes.few, team))
         for number in {order.weight.value for order in self._orders}:
             packed.pieces.extend((sources[number].data_ptr(), _span(sources[number])))
         count = max(sizes.team * len(packed.pieces) // 2, 1)
