@@ -2,6 +2,7 @@
 
 import functools
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from cellwright.step import capture
 from tests.cpu.test_library import drawn
 from tests.oracle import CORE, as_function, assert_alike, assert_same, closeness, drawn_inputs, twins
 
-pytest.importorskip("triton")
+OutOfResources = pytest.importorskip("triton.runtime.errors").OutOfResources
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # in columns past the last
 
 T, B, I, H = 4, 3, 3, 5
@@ -217,3 +218,34 @@ def test_a_layout_covers_all_and_fits_the_machine(name, rows):
             assert own * tile.parts >= loop.width
             assert own * tile.rows * sum(len(product.slots) for product in loop.products) <= 64 * 64
         assert tile.programs <= 132 or not tile.persistent
+
+
+class Crowded:
+    """A kernel whose weights do not fit on the chip."""
+
+    def __init__(self):
+        self.tried = []
+
+    def __getitem__(self, grid):
+        return self.start
+
+    def start(self, HELD, **given):
+        self.tried.append(HELD)
+        if HELD:
+            raise OutOfResources(300_000, 232_448, "shared memory")
+
+
+def test_a_kernel_that_finds_no_room_fetches_its_weights_at_every_step_from_then_on():
+    launched = triton_run.Launched(planned("lstm"), "LSTM")
+    launched.module = SimpleNamespace(forward=Crowded())
+    tile = tiles(launched.program, "forward", B, 4, Machine(132, True))
+    assert tile.held
+    for _ in range(2):
+        launched._start("forward", tile)
+    assert launched.module.forward.tried == [True, False, False]
+
+
+def test_how_much_a_program_keeps_follows_from_the_chip():
+    program = planned("lstm")
+    roomy, tight = (tiles(program, "forward", 16, 4, Machine(64, True, chip)).held for chip in (227 * 1024, 48 * 1024))
+    assert (roomy, tight) == (True, False)

@@ -12,6 +12,7 @@ from cellwright.program.graph import aligned
 from cellwright.program.loops import Loop, Product
 from cellwright.program.memory import computed
 from cellwright.program.memory import reads as reads_of
+from cellwright.program.places import Place
 from cellwright.program.program import Program
 from cellwright.program.split import STAGES, TIMED
 from cellwright.step.ops import OPS
@@ -152,8 +153,19 @@ class _Renderer:
             known.add(atom)
         for atom in loop.reductions:
             yield from self.fold(stage, atom, loop, known, at_hand)
-        for atom in (*(slot for product in loop.products for slot in product.slots), *loop.atoms):
+        made = (*(slot for product in loop.products for slot in product.slots), *loop.atoms)
+        if self.overwrites(stage, loop, made):
+            yield "tl.debug_barrier()  # what is overwritten has been read, by whichever threads"
+        for atom in made:
             yield from self.values.stores(stage, atom)
+
+    def overwrites(self, stage: str, loop: Loop, made: tuple[int, ...]) -> bool:
+        """Whether a pass writes where it reads: columns of the same rows."""
+        held = [arg for arg, _ in reads_of(self.graph, loop) if arg.atom not in {*made, *loop.scalars}]
+        held = [arg for arg in held if self.graph.atoms[arg.atom].op not in ("const", "weight", *FOLDS)]
+        read = [_span(self.values.place(stage, arg.atom), self.graph.atoms[arg.atom].width) for arg in held]
+        written = [_span(one, self.graph.atoms[atom].width) for atom in made for one in self.values.places(stage, atom)]
+        return any(one[0] == two[0] and one[1] < two[2] and two[1] < one[2] for one in read for two in written)
 
     def operands(
         self, stage: str, atom: int, loop: Loop, known: set[int], at_hand: dict[str, str]
@@ -217,6 +229,10 @@ class _Renderer:
             yield f"    col += {done}"
             yield from (f"    {line}" for line in self.values.stores(stage, atom))
             done += arg.width
+
+
+def _span(place: Place, width: int) -> tuple[str, int, int]:
+    return place.buffer + place.when, place.column, place.column + width
 
 
 def padded(width: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import ModuleType
 from typing import Any
@@ -12,36 +11,22 @@ from typing import Any
 import torch
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 from cellwright.kernels.gradients import Gradients, Leaves
+from cellwright.kernels.triton.around import Around, Saved
 from cellwright.kernels.triton.build import module
 from cellwright.kernels.triton.render import render
 from cellwright.kernels.triton.target import interpreted
 from cellwright.kernels.triton.tiles import Tiles, machine, tiles
 from cellwright.kernels.triton.values import SUMMED, Values
 from cellwright.kernels.triton.weights import Weights
-from cellwright.program.places import Place
 from cellwright.program.program import Program
 from cellwright.program.split import STAGES, TIMED
 from cellwright.step import Ragged
-from cellwright.step.atoms import Read
 
-COMPUTED = {torch.float64: torch.float64}  # in what a type is computed, where not in float32
 TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 EARLY = ("before", "forward")
-
-
-@dataclass
-class Saved:
-    """A run: its memory and layout; what forward leaves for backward."""
-
-    T: int
-    B: int
-    rows: int
-    keep: bool
-    apart: bool
-    memory: dict[str, Tensor]
-    x: Tensor
 
 
 class Launched:
@@ -53,6 +38,8 @@ class Launched:
         self.code = render(self.values, title)
         self.weights = Weights(program, self.code)
         self.gradients = Gradients(program)
+        self.around = Around(self.values, self.gradients)
+        self._crowded: set[tuple[str, Tiles]] = set()  # what does not fit on the chip with its weights
         multiplied = {
             arg.atom for stage in TIMED for loop in program.stages[stage] for p in loop.products for arg in p.inputs
         }
@@ -102,7 +89,7 @@ class Launched:
         """The memory of a run. Before a state's rows are those of its beginning; where rows end or begin anew, what
         steps begin with lies apart."""
         x, memory, rows, B = saved.x, saved.memory, saved.rows, saved.B
-        real = self._real(saved)
+        real = saved.real
         starts = _even(saved.T, B, x.device) if ragged is None else ragged.starts
         memory["at_starts"] = starts if ragged is None else torch.cat([starts, starts[-1:]]).to(x.device)
         memory["at_all"] = _even(1, rows, x.device)
@@ -147,7 +134,7 @@ class Launched:
         if not timed:
             memory["at_starts"] = memory["at_all"]
         seats = tile.groups * tile.rows
-        memory["at_parts"] = saved.x.new_empty(len(self.values.folds) * tile.parts * seats, dtype=self._real(saved))
+        memory["at_parts"] = saved.x.new_empty(len(self.values.folds) * tile.parts * seats, dtype=saved.real)
         memory["at_counter"] = saved.x.new_zeros(tile.groups, dtype=torch.int32)
         if tile.persistent:
             self._launch(stage, saved, tile, memory, (0, T), -1)
@@ -155,7 +142,7 @@ class Launched:
         for step in range(T):
             for number, loop in enumerate(self.program.stages[stage]):
                 if not timed and loop.products:
-                    memory["at_products"] = self._products(stage, number, saved)
+                    memory["at_products"] = self.around.products(stage, number, saved)
                 self._launch(stage, saved, tile, memory, (step, step + 1), number)
 
     def _launch(
@@ -167,62 +154,36 @@ class Launched:
         options: dict[str, Any] = {"num_warps": 4}
         if tile.persistent and tile.parts > 1:
             options["launch_cooperative_grid"] = True
-        kernel = getattr(self.module, stage)
-        kernel[(tile.programs,)](
+        options |= {"first": steps[0], "last": steps[1], "PASS": number}
+        self._start(
+            stage,
+            tile,
             **pointers,
             **numbers,
-            first=steps[0],
-            last=steps[1],
             **columns,
             PARTS=tile.parts,
             SPREAD=tile.spread,
             BB=tile.rows,
             BK=tile.depth,
-            PASS=number,
             SYNC=tile.persistent and tile.parts > 1,
-            HELD=tile.held,
             KEEP=saved.keep,
             APART=saved.apart and stage in TIMED,
-            REAL=TYPES[self._real(saved)],
-            TYPE=TYPES[self._real(saved) if interpreted() else saved.x.dtype],  # its interpreter has no bfloat16
+            REAL=TYPES[saved.real],
+            TYPE=TYPES[saved.real if interpreted() else saved.x.dtype],  # its interpreter has no bfloat16
             PRECISION="tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
             **options,
         )
 
-    def _real(self, saved: Saved) -> torch.dtype:
-        return COMPUTED.get(saved.x.dtype, torch.float32)
-
-    def _products(self, stage: str, number: int, saved: Saved) -> Tensor:
-        """The products of a pass over all rows: (rows, slots * width), by PyTorch."""
-        loop = self.program.stages[stage][number]
-        packed, start, found = saved.memory[f"at_p_{stage}_{number}"], 0, []
-        for product in loop.products:
-            columns, terms = len(product.slots) * loop.width, []
-            for arg in product.inputs:
-                matrix = packed[start : start + arg.width * columns].view(arg.width, columns)
-                start += arg.width * columns
-                terms.append((self._columns(stage, arg, saved), matrix))
-            total = terms[0][0] @ terms[0][1]
-            for rows, matrix in terms[1:]:
-                total = torch.addmm(total, rows, matrix)
-            found.append(total)
-        return found[0] if len(found) == 1 else torch.cat(found, 1)
-
-    def _columns(self, stage: str, arg: Read, saved: Saved) -> Tensor:
-        """What a term of a product reads, of all rows."""
-        atom = self.program.graph.atoms[arg.atom]
-        assert atom.op not in ("weight", "const")  # a product of weights alone is on the tape
-        place = self.values.place(stage, arg.atom)
-        start, matrix = place.column + arg.start, self._matrix(place, saved)
-        if arg.step == 1:
-            return matrix[:, start : start + arg.width].to(saved.x.dtype)
-        return matrix[:, [start + arg.step * column for column in range(arg.width)]].to(saved.x.dtype)
-
-    def _matrix(self, place: Place, saved: Saved) -> Tensor:
-        """The buffer of a place, (rows, columns): of a state, what every step began with or left."""
-        name = f"at_{place.buffer}_{place.when}" if place.buffer.startswith("state") else f"at_{place.buffer}"
-        matrix = saved.memory[name]
-        return matrix.view(-1, matrix.shape[-1])[: saved.rows]
+    def _start(self, stage: str, tile: Tiles, **given: Any) -> None:
+        """Start a kernel; where the chip has no room for its weights, one that fetches them at every step."""
+        kernel = getattr(self.module, stage)
+        if tile.held and (stage, tile) not in self._crowded:
+            try:
+                kernel[(tile.programs,)](**given, HELD=True)
+                return
+            except OutOfResources:
+                self._crowded.add((stage, tile))
+        kernel[(tile.programs,)](**given, HELD=False)
 
     # Backward.
 
@@ -237,7 +198,7 @@ class Launched:
         self, saved: Saved, dy: Tensor | None, dlast: list[Tensor | None], leaves: Leaves, wanted: list[str]
     ) -> tuple[Tensor | None, list[Tensor], dict[str, Tensor]]:
         program, x, memory = self.program, saved.x, saved.memory
-        real, rows, B = self._real(saved), saved.rows, saved.B
+        real, rows, B = saved.real, saved.rows, saved.B
         shape = (rows, program.output_size)
         memory["at_dy"] = x.new_zeros(shape) if dy is None else dy.contiguous().view(shape)
         for k, (width, came) in enumerate(zip(program.widths, dlast, strict=True)):
@@ -249,31 +210,8 @@ class Launched:
         for stage in ("backward", "after"):
             self._stage(stage, saved, layout)
         first = [memory[f"at_dstate{k}"][1].to(x.dtype) for k in range(len(program.widths))]
-        found = self.gradients.collect(self._blocks(saved), self._sums(saved), rows, leaves, wanted)
+        found = self.gradients.collect(self.around.blocks(saved), self.around.sums(saved), rows, leaves, wanted)
         return memory["at_dx"] if program.needs_x else None, first, found
-
-    def _blocks(self, saved: Saved) -> list[Tensor]:
-        """The products after the loops, each (segments, rows, columns)."""
-        found = []
-        for block, width in zip(self.program.blocks, self.gradients.segments, strict=True):
-            left = self._matrix(block.left, saved)[:, block.left.column : block.left.column + block.rows]
-            right = self._matrix(block.right, saved)[:, block.right.column : block.right.column + block.columns]
-            made = left.to(saved.x.dtype).T @ right.to(saved.x.dtype)
-            found.append(made.view(block.rows, -1, width).transpose(0, 1))
-        return found
-
-    def _sums(self, saved: Saved) -> Tensor:
-        """Every column that is summed over all rows."""
-        real = self._real(saved)
-        names = {place.buffer for place in self.values.summed.values()}
-        totals = {name: saved.memory[f"at_{name}"].sum(0, dtype=real) for name in names}
-        atoms = self.program.graph.atoms
-        parts = [
-            totals[place.buffer][place.column : place.column + atoms[atom].width]
-            for atom, place in sorted(self.values.summed.items(), key=lambda one: self.program.sums[one[0]])
-        ]
-        found = torch.cat(parts) if parts else saved.x.new_zeros(0, dtype=real)
-        return found.to(saved.x.dtype)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ LEAST_COLUMNS = 8  # of a product
 FEW_COLUMNS = 16  # of a program that is one of many
 SUMS = 4096  # numbers that a program adds products up in: 32 registers a thread
 DEEPEST = 128  # bytes: rows of weights in one product of tiles
-ON_CHIP = 160 * 1024  # bytes of weights that a program keeps; the rest of the chip is for what it multiplies
+ON_CHIP = 0.71  # of the memory on the chip: weights that a program keeps; the rest is for what it multiplies
 SMALL = 64 * 1024  # bytes: weights that one program holds alone, and then waits for nobody
 
 
@@ -29,6 +29,8 @@ class Machine(NamedTuple):
     """Programs that run at the same time for certain."""
     persistent: bool
     """Whether programs can wait for each other: they cannot where one runs after the other, as in the interpreter."""
+    chip: int = 227 * 1024
+    """Bytes of memory on the chip that a program can have (default: as on an H100)."""
 
 
 class Tiles(NamedTuple):
@@ -57,7 +59,9 @@ def machine(device: torch.device) -> Machine:
     """What a device is."""
     if device.type != "cuda":
         return Machine(4, False)
-    return Machine(torch.cuda.get_device_properties(device).multi_processor_count, True)
+    found = torch.cuda.get_device_properties(device)
+    chip = getattr(found, "shared_memory_per_block_optin", 48 * 1024)  # what every GPU has, where PyTorch does not say
+    return Machine(found.multi_processor_count, True, chip)
 
 
 def tiles(program: Program, stage: str, rows: int, itemsize: int, on: Machine) -> Tiles:
@@ -102,7 +106,7 @@ def _loop(program: Program, stage: str, height: int, rows: int, itemsize: int, o
     if on.persistent and not persistent:  # launched pass by pass, in any number
         columns = tuple(min(own, FEW_COLUMNS) for own in columns)
         parts = max(-(-loop.width // own) for loop, own in zip(loops, columns, strict=True))
-    held = persistent and _held(program, stage, columns, depth) * itemsize <= ON_CHIP
+    held = persistent and _held(program, stage, columns, depth) * itemsize <= ON_CHIP * on.chip
     return Tiles(height, groups, parts, columns, depth, held, persistent)
 
 

@@ -113,15 +113,19 @@ class Values:
 
     # Writes.
 
+    def places(self, stage: str, atom: int) -> Iterator[Place]:
+        """Where a value that this stage computes is written."""
+        if self.owner.get(atom) == stage:
+            yield from self.program.homes.get(atom, ())
+            if atom in self.summed and self.summed[atom].buffer == SUMMED:
+                yield self.summed[atom]
+        if atom in self.program.locals[stage]:
+            yield self.program.locals[stage][atom]
+
     def stores(self, stage: str, atom: int) -> Iterator[str]:
         """The statements that write a value to all its places."""
-        if self.owner.get(atom) == stage:
-            for home in self.program.homes.get(atom, ()):
-                yield from self._store(stage, home, atom)
-            if atom in self.summed and self.summed[atom].buffer == SUMMED:
-                yield from self._store(stage, self.summed[atom], atom)
-        if atom in self.program.locals[stage]:
-            yield from self._store(stage, self.program.locals[stage][atom], atom)
+        for place in self.places(stage, atom):
+            yield from self._store(stage, place, atom)
 
     def _store(self, stage: str, place: Place, atom: int) -> Iterator[str]:
         name, col = self.names[atom], _sum("col", place.column)
