@@ -32,6 +32,7 @@ class Shown(cw.Cell):
 def layers():
     yield from (cw.Recurrent(LIBRARY[name](I, H).double(), 2, backend=b) for name in CORE for b in ("c", "eager"))
     yield cw.Recurrent(Shown(I, H).double(), backend="c")
+    yield cw.Recurrent(LIBRARY["rnn"](I, 421).double(), backend="c")  # weights that come from afar
     yield cw.LSTM(I, H, 2, proj_size=2, dtype=torch.float64)
     yield cw.GRU(I, H, 2, dtype=torch.float64, reset_after=False, backend="eager")
 

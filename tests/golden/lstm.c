@@ -124,7 +124,7 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && step & 1;
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -220,7 +220,7 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && step & 1;
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -255,7 +255,7 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     const Memory m = memory(arg, step, part);
     const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, part.team);
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && step & 1;
+    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;

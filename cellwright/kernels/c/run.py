@@ -25,12 +25,12 @@ from cellwright.step import Ragged
 INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
 CALL = (
-    *("T", "B", "job", "columns", "few", "far", "rows", "packs", "pieces", "blocks", "states", "sums", "parts"),
+    *("T", "B", "job", "columns", "few", "far", "turn", "rows", "packs", "pieces", "blocks", "states", "sums", "parts"),
     *("window", "contract_size", "start", "resets", "thread", "threads", "barrier", "pack", "piece", "found"),
     *("known", "block", "state", "contract", "reductions", "sum", "bias"),
 )
-JOB, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, BIAS = map(
-    CALL.index, ("job", "packs", "pack", "blocks", "barrier", "block", "state", "bias")
+JOB, TURN, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, BIAS = map(
+    CALL.index, ("job", "turn", "packs", "pack", "blocks", "barrier", "block", "state", "bias")
 )
 STATE = ("width", "kept", "rows", "old", "first", "last", "carry", "dlast", "dfirst")
 OLD, DLAST, DFIRST = map(STATE.index, ("old", "dlast", "dfirst"))
@@ -149,7 +149,7 @@ class Fused:
         places = layout.places(saved.memory, names)
         contract = places[-count - 3] or packed.start
         argument = (
-            *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.far, layout.scratch_rows),
+            *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.far, 0, layout.scratch_rows),
             *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
             *(sizes.window, layout.contract, steps.start, steps.resets, *thread_functions()),
             *(0, *packed.fields, 0, 0, contract, *places[-count - 2 : -count], 0),

@@ -32,8 +32,9 @@ typedef struct {
     long rows, columns, segment;
 } Block;
 
+// few: tiles have few rows; far: weights outgrow a core's cache; turn: 1 to go through their panels the other way round.
 typedef struct {
-    long T, B, job, columns, few, far, rows, packs, pieces, blocks, states, sums, parts, window, contract_size;
+    long T, B, job, columns, few, far, turn, rows, packs, pieces, blocks, states, sums, parts, window, contract_size;
     const long *start;                  // T + 1
     const uint8_t *resets;              // null, or for every row whether it begins anew
     int (*thread)(void), (*threads)(void);

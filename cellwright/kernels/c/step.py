@@ -7,7 +7,7 @@ from array import array
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.run import INFER, JOB, PACKS, Fused
+from cellwright.kernels.c.run import INFER, JOB, PACKS, TURN, Fused
 from cellwright.kernels.gradients import Leaves
 
 SMALL = 1 << 19  # multiply-adds of a step that one thread does sooner than it wakes another
@@ -54,6 +54,7 @@ class Step:
         if program.has_y:
             y = x.new_empty(x.shape[0], program.output_size)
             argument[self._y] = y.data_ptr()
+        argument[TURN] ^= 1
         self.fused.launch(self._saved)
         if not self._packed:  # from now on
             self._packed, argument[PACKS] = True, 0
