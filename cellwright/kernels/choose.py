@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from cellwright.kernels.c.operator import leaves_of, name_of, run_operator
 from cellwright.kernels.c.run import Fused
 from cellwright.kernels.function import Unrolled, run_fused
 from cellwright.kernels.fuse import Entry, Seen, Target, fuse, look
+from cellwright.kernels.readings import MOST, attributes
 from cellwright.kernels.torch_nn import run_torch, standard_form
 from cellwright.kernels.triton.target import TRITON, lacking
 from cellwright.step import Ragged, unroll
@@ -204,12 +205,21 @@ def _look_at_settings(cell: Cell) -> None:
 
 def _settings(cell: Cell) -> tuple[tuple[tuple[str, ...], str, Any], ...]:
     """Of every attribute: the path of its module, its name, and its value if that tells more than its identity."""
-    return tuple(
-        (tuple(path.split(".")) if path else (), key, value if isinstance(value, PLAIN) and value == value else None)
-        for path, module in cell.named_modules()
-        for key, value in sorted(vars(module).items())
-        if not key.startswith("_")
-    )
+    modules = [(tuple(path.split(".")) if path else (), module) for path, module in cell.named_modules()]
+    known: set[int] = set()
+    return tuple(found for path, module in modules for found in _attributes(path, vars(module), known))
+
+
+def _attributes(
+    path: tuple[str, ...], table: dict[str, Any], known: set[int]
+) -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    for key, value in sorted(table.items()):
+        if not key.startswith("_"):
+            yield path, key, value if isinstance(value, PLAIN) and value == value else None
+            inside = attributes(value)
+            if inside is not None and id(value) not in known and len(known) < MOST:
+                known.add(id(value))
+                yield from _attributes((*path, key), inside, known)
 
 
 def _choose_traced(cell: Cell, backend: str, dtype: torch.dtype, device: str, needs_x: bool) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from operator import is_
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from torch import Tensor
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
 from cellwright.kernels.function import Fused
+from cellwright.kernels.readings import Readings, mark
 from cellwright.program import Program, plan
 from cellwright.step import Refused, Step, capture
 
@@ -45,7 +47,11 @@ class Seen(NamedTuple):
     leaves: dict[str, Tensor]
 
 
-PLAIN = (int, float, bool, str, type(None), tuple, torch.dtype)
+OFTEN, MOST_KEPT = 8, 32  # settings of one cell: when to say something, and how many stay compiled
+CHANGING = (
+    "a cell is compiled anew for every value of its settings (attributes, globals, what closures hold); {} has had {}; "
+    "what changes often is quick as a buffer that is changed in place, or as columns of x"
+)
 HALVES = (torch.float16, torch.bfloat16)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _entries: WeakKeyDictionary[Cell, dict[tuple[Any, ...], Entry]] = WeakKeyDictionary()
@@ -67,6 +73,10 @@ def fuse(target: Target, cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bo
     found = _entries.setdefault(cell, {})
     if key not in found:
         found[key] = _build(target, cell, seen, dtype, needs_x)
+        if len({one[-1] for one in found}) == OFTEN:
+            warnings.warn(CHANGING.format(cell.in_one_line(), OFTEN), stacklevel=2)
+        while len(found) > MOST_KEPT:
+            found.pop(next(iter(found)))
     return found[key]
 
 
@@ -82,7 +92,9 @@ class Look:
     """What was seen of a cell, and how to tell that it still is so."""
 
     def __init__(self, cell: Cell) -> None:
-        self.seen = _walk(cell)
+        readings = Readings(cell)
+        self.readings = readings.tables
+        self.seen = _walk(cell, readings.marks)
         modules = list(cell.modules())
         tables: list[dict[str, Any]] = [m.__dict__ for m in modules]
         tables += [table for m in modules for table in (m._parameters, m._buffers, m._modules)]
@@ -96,14 +108,18 @@ class Look:
         for table, names, values in self.tables:
             if tuple(table) != names or not all(map(is_, table.values(), values)):
                 return True
+        for read, values in self.readings:
+            now = read()
+            if len(now) != len(values) or not all(map(is_, now, values)):
+                return True
         shapes = [tensor.shape for tensor in self.seen.leaves.values()]
         return shapes != self.shapes or self.hooked or any(self.hooks)
 
 
-def _walk(cell: Cell) -> Seen:
-    """What there is to see of a cell, in one walk through its modules."""
+def _walk(cell: Cell, settings: list[tuple[str, Any]]) -> Seen:
+    """What there is to see of a cell, in one walk through its modules, besides settings elsewhere."""
     leaves: dict[str, Tensor] = {}
-    marks: list[Any] = []
+    marks: list[Any] = [*settings]
     known: set[int] = set()
     for name, module in cell.named_modules():
         prefix = f"{name}." if name else ""
@@ -114,7 +130,7 @@ def _walk(cell: Cell) -> Seen:
                 marks += (prefix + key, tensor.shape)
         for key, value in module.__dict__.items():
             if key[0] != "_":
-                marks += (key, value if type(value) in PLAIN else id(value))
+                marks += (key, mark(value))
             elif key in HOOKS and value:
                 marks += (name, key)
     return Seen(tuple(marks), leaves)

@@ -164,7 +164,10 @@ def _extend(graph: Graph, cuts: dict[int, set[int]], atom: int, places: set[int]
     new = {c for c in places if 0 < c < graph.atoms[atom].width} - cuts[atom]
     cuts[atom] |= new
     if len(cuts[atom]) > MOST_PIECES:
-        raise Refused("columns are shifted against each other too often", graph.wheres[atom])
+        raise Refused(
+            f"columns are shifted against each other too often, into more than {MOST_PIECES} pieces of one value",
+            graph.wheres[atom],
+        )
     return bool(new)
 
 

@@ -44,5 +44,5 @@ def _constants(notes: Notes, args: Any) -> Any:
             known = notes.known(tensor)
             made = () if known is None else notes.tape.ancestors([known])
             if notes.has_rows(tensor) or any(isinstance(notes.tape.entries[one].leaf, str) for one in made):
-                raise Refused("an index depends on weights or rows", notes.where())
+                raise Refused("an index depends on weights, buffers or rows", notes.where())
     return args

@@ -91,6 +91,7 @@ class Run:
 
     def vocabulary(self) -> Vocabulary:
         """The vocabulary of the run."""
+        self.config()  # that there is a run at all
         return load_vocabulary(self.path / "vocabulary.json", KINDS)
 
     def model(self, cell: str | None = None, device: torch.device | None = None) -> LanguageModel:

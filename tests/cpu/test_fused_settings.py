@@ -59,10 +59,9 @@ class Settings(cw.Cell):
         return self.alpha * h + (1 - self.alpha) * n
 
 
-@pytest.mark.xfail(reason="a list is known by its identity in kernels/c/fuse.py: look", strict=True)
 def test_a_number_changed_in_a_list_of_the_cell_is_noticed():
     class Listed(RNN):
-        scales = None
+        scales = (1.0,)
 
         def step(self, x, h):
             return self.scales[0] * super().step(x, h)

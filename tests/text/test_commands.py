@@ -198,6 +198,7 @@ ONE_LINE = [
     (["train", "python-docs", "--nonsense"], "No such option: --nonsense"),
     (["train", "--resume", lambda d: d], "a run is a directory that cellwright train wrote"),
     (["sample", lambda d: d / "nowhere"], "has no config.json; check the path"),
+    (["eval", lambda d: d / "nowhere"], "has no config.json; check the path"),
     (["nonsense"], "No such command 'nonsense'"),
     (["compare", "rnn", "rnn"], "compare takes each cell once; got rnn, rnn"),
     (["eval"], "RUN"),
