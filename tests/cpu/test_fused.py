@@ -186,6 +186,17 @@ def test_two_threads_compute_what_one_does(name, batch, splits):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("batch", [5, 13, 40])
+@pytest.mark.parametrize("name", [*CORE, "lstm-layernorm"])
+def test_fewer_threads_may_come_than_were_asked_for(name, batch, monkeypatch):
+    """As where OMP_THREAD_LIMIT or OMP_DYNAMIC say so, in a forked process, and inside a parallel region."""
+    launch = run.launch
+    monkeypatch.setattr(run, "launch", lambda function, argument, team: launch(function, argument, 1))
+    with threads(2):
+        check(LIBRARY[name](3, 37), 4, batch)
+        check(LIBRARY[name](3, 37), 4, batch, torch.float32)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("batch", [5, 40], ids=["columns", "rows"])
 @pytest.mark.parametrize("cell", [LSTM, GRU])

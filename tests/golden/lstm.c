@@ -122,7 +122,7 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
     vec tile[24 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
-    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
+    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
@@ -218,7 +218,7 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
     vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
-    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, part.team);
+    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
@@ -253,7 +253,7 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 8 };
     vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
-    const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, part.team);
+    const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, 1);
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {

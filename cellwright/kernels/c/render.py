@@ -80,6 +80,7 @@ class _Renderer:
             "units": units,
             "tile": self.columns.vectors(stage, loop) * units,
             "few": "arg->c.few" if stage in TIMED else 0,
+            "team": "packed_for(&arg->c)" if stage in TIMED else 1,
             "start": "".join(self.initial_reductions(loop)),
             "products": "".join([*self.prefetches(stage, loop), *self.products(stage, place, loop)]),
             "parts": "".join(PART.format(name=function.name) for function in functions),

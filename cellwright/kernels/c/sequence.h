@@ -68,6 +68,9 @@ static inline real *state_old(const Call *c, const State *s, long t) {
     return s->rows + state_at(c, s->kept, t - 1) * s->width;
 }
 
+// How many threads the weights of steps were packed for: fewer may come.
+static inline long packed_for(const Call *c) { return c->columns ? c->parts : 1; }
+
 // What a thread does in a step of n rows: rows of its own, or columns of all.
 static inline Range share(const Call *c, long n, long me, long team) {
     if (c->columns) return (Range){0, n, me, team, 0, me};

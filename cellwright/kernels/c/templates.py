@@ -17,7 +17,7 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
     vec tile[{tile} * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
-{start}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, part.team);
+{start}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, {team});
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {{
