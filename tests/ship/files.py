@@ -42,7 +42,7 @@ def body(path):
 
 def drawn(layer, steps, batch):
     """x, and a state for every cell, none of them negative: some cells divide by what they carry."""
-    cell, dtype = layer.first_cell, next(layer.parameters()).dtype
+    cell, dtype = layer.first_cell, next(layer.parameters(), torch.empty(0)).dtype
     shape = (batch, steps) if layer.batch_first else (steps, batch)
     states = [torch.rand(len(layer.cells), batch, size, dtype=dtype) for size in cell.state_sizes]
     return torch.randn(*shape, cell.input_size, dtype=dtype), states

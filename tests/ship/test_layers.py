@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import cellwright as cw
@@ -166,6 +166,7 @@ def test_cells_of_strangers(name, tmp_path):
 
 @settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
 @given(inputs=st.integers(1, 4), sizes=st.lists(WIDTHS, min_size=1, max_size=2), program=PROGRAM, output=st.booleans())
+@example(inputs=1, sizes=[1], program=[("unary", "atan", 0)], output=False)  # no weights, hence in float32
 def test_random_cells(inputs, sizes, program, output, tmp_path):
     torch.manual_seed(0)
     module = RandomCell(inputs, sizes, program, output)
@@ -176,7 +177,7 @@ def test_random_cells(inputs, sizes, program, output, tmp_path):
         if "for float32 only" not in str(error) and "over 64" not in str(error):
             raise
         return
-    assert_runs_alike(path, layer, steps=3, batch=2, atol=1e-9)
+    assert_runs_alike(path, layer, steps=3, batch=2, atol=1e-9 if list(layer.parameters()) else 1e-5)
 
 
 class Hidden(cw.cells.RNN):
