@@ -71,13 +71,14 @@ def fuse(target: Target, cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bo
     """
     key = (target.name, needs_x, dtype, seen.key)
     found = _entries.setdefault(cell, {})
-    if key not in found:
-        found[key] = _build(target, cell, seen, dtype, needs_x)
+    entry = found.get(key)
+    if entry is None:
+        entry = found[key] = _build(target, cell, seen, dtype, needs_x)
         if len({one[-1] for one in found}) == OFTEN:
             warnings.warn(CHANGING.format(cell.in_one_line(), OFTEN), stacklevel=2)
         while len(found) > MOST_KEPT:
             found.pop(next(iter(found)))
-    return found[key]
+    return entry
 
 
 def look(cell: Cell) -> Seen:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 PLAIN = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device)
 KNOWN = ("torch", "cellwright", "builtins", "numpy", "math")  # packages whose own names nobody changes
-MOST = 64  # entries of a list or dict, and values in all: what is larger is data, and no setting
+MOST = 64  # entries of a list or dict, objects in all, functions in all: what is larger is data, and no setting
 
 Table = tuple[Callable[[], tuple[Any, ...]], tuple[Any, ...]]
 
@@ -30,6 +30,7 @@ class Readings:
         self.marks: list[tuple[str, Any]] = []
         """Where a setting was found, and its value, or which object it is."""
         self._known: set[int] = set()
+        self._read: set[tuple[FunctionType, type | None]] = set()
         self._mentioned: set[str] = set()
         for module in cell.modules():
             for function in _own(type(module), ("step", "forward")):
@@ -50,21 +51,24 @@ class Readings:
             self.marks.append((path, mark(value)))
             if isinstance(value, FunctionType) and _foreign(value):
                 self._function(value, None)
-        elif id(value) not in self._known and len(self._known) < MOST:
-            self._known.add(id(value))
-            holder = value if type(value) in (dict, list, tuple) else attributes(value)
-            if holder is None or len(holder) > MOST:
-                return
-            found = self._table(partial(_entries, holder))
-            names = list(holder) if isinstance(holder, dict) else range(len(holder))
-            for name, one in zip(names, found[-len(names) :] if names else (), strict=True):
-                self._value(f"{path}.{name}", one)
+            return
+        if id(value) in self._known:
+            return
+        holder = value if isinstance(value, (dict, list, tuple)) else attributes(value)
+        if holder is None or len(holder) > MOST or len(self._known) >= MOST:
+            self.marks.append((path, Same(value)))
+            return
+        self._known.add(id(value))
+        found = self._table(partial(_entries, holder))
+        names = list(holder) if isinstance(holder, dict) else range(len(holder))
+        for name, one in zip(names, found[-len(names) :] if names else (), strict=True):
+            self._value(f"{path}.{name}", one)
 
     def _function(self, function: FunctionType, owner: type | None) -> None:
         """What a function names: globals, the variables around it, and attributes of the class it belongs to."""
-        if id(function) in self._known or len(self._known) >= MOST:
+        if (function, owner) in self._read or len(self._read) >= MOST:
             return
-        self._known.add(id(function))
+        self._read.add((function, owner))
         scope = Scope(frozenset(_names(function.__code__)), owner)
         self._mentioned |= scope.names
         self._table_of(function.__qualname__, function.__globals__, scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -11,6 +12,20 @@ class Place(NamedTuple):
     buffer: str
     column: int
     when: str = ""
+
+    def span(self, width: int) -> Span:
+        """The columns of a value of so many."""
+        return self.buffer + self.when, self.column, self.column + width
+
+
+Span = tuple[str, int, int]
+"""A buffer (old, new or the only one), and its columns from one to before another."""
+
+
+def meet(some: Iterable[Span], others: Iterable[Span]) -> bool:
+    """Whether any of these columns are among the others."""
+    theirs = list(others)
+    return any(one[0] == two[0] and one[1] < two[2] and two[1] < one[2] for one in some for two in theirs)
 
 
 class Buffer(NamedTuple):

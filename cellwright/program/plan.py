@@ -12,7 +12,7 @@ from cellwright.program.loops import Loop, loops
 from cellwright.program.memory import computed, local_places, reads, settle
 from cellwright.program.places import Buffer, Place
 from cellwright.program.program import Program
-from cellwright.program.split import STAGES, split
+from cellwright.program.split import EARLY, STAGES, split
 from cellwright.step.atoms import COLUMN_BITS, LEAVES, Atom, Read, Refs, segments
 from cellwright.step.capture import Step
 from cellwright.step.tape import TRANSPOSES
@@ -90,7 +90,7 @@ def _is_product(leaf: object) -> bool:
 
 
 def _inferred(graph: Graph, stages: dict[str, tuple[Loop, ...]]) -> Iterable[int]:
-    for stage in ("before", "forward"):
+    for stage in EARLY:
         for loop in stages[stage]:
             for arg, _ in reads(graph, loop):
                 if arg.atom not in computed(loop) or not aligned(arg, loop.width):

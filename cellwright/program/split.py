@@ -11,6 +11,7 @@ from cellwright.step.ops import OPS
 
 STAGES = ("before", "forward", "backward", "after")
 TIMED = STAGES[1:3]  # step by step
+EARLY = STAGES[:2]  # what a forward run goes through
 
 
 @dataclass

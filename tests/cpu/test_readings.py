@@ -154,8 +154,62 @@ def test_what_is_large_or_goes_round_in_circles_is_let_be():
     module.many = [SimpleNamespace(n=n) for n in range(readings.MOST)]
     found = Readings(module)
     assert ("circle.rate", 0.5) in found.marks
-    assert not any(path.startswith("data") for path, _ in found.marks)
+    assert [path for path, _ in found.marks if path.startswith("data")] == ["data"]  # as one object
     assert len(found.tables) <= readings.MOST
+
+
+def test_classes_that_share_a_function_are_each_looked_at(monkeypatch):
+    class Base(nn.Module):
+        rate = 1.0
+
+        def forward(self, x):
+            return self.rate * x
+
+    class One(Base):
+        rate = 0.5
+
+    class Two(Base):
+        rate = 0.25
+
+    class Both(cw.Cell):
+        state = ("h",)
+
+        def __init__(self, input_size, hidden_size):
+            super().__init__(input_size, hidden_size)
+            self.one, self.two, self.linear = One(), Two(), nn.Linear(input_size, hidden_size)
+
+        def step(self, x, h):
+            return self.two(h) + self.one(self.linear(x))
+
+    fused, plain = (cw.Recurrent([cell], backend=b) for cell in [Both(2, 3).double()] for b in ("c", "eager"))
+    x = torch.randn(4, 2, 2, dtype=torch.float64)
+    for kind in (One, Two):
+        before = fused(x)[0].detach()
+        monkeypatch.setattr(kind, "rate", 0.75)
+        same([fused(x)[0]], [plain(x)[0]])
+        assert not torch.allclose(before, fused(x)[0])
+
+
+class Slotted:
+    __slots__ = ("rate",)
+
+    def __init__(self, rate):
+        self.rate = rate
+
+
+def test_an_object_that_cannot_be_looked_into_is_another_one_when_it_is_replaced():
+    class Opaque(cw.cells.RNN):
+        options = SimpleNamespace(slotted=Slotted(0.5))
+
+        def step(self, x, h):
+            return self.options.slotted.rate * super().step(x, h)
+
+    fused, plain = (cw.Recurrent([cell], backend=b) for cell in [Opaque(2, 3).double()] for b in ("c", "eager"))
+    x = torch.randn(4, 2, 2, dtype=torch.float64)
+    before = fused(x)[0].detach()
+    Opaque.options.slotted = Slotted(0.75)
+    same([fused(x)[0]], [plain(x)[0]])
+    assert not torch.allclose(before, fused(x)[0])
 
 
 def test_another_object_at_the_same_address_is_another_object():

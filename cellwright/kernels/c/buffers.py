@@ -16,7 +16,7 @@ from cellwright.program import Program
 LINE = 64  # bytes: buffers start at lines of the cache
 CHUNK = 96  # rows, as in loops.h
 FEW_ROWS = 3  # of a tile that takes more columns
-TILE_ROWS = 6  # of the tiles that fill the registers
+TILE_ROWS = 6  # of the tiles that fill the registers, as in loops.h
 MUCH = 5 << 18  # bytes of weights that a core's own cache no longer holds beside all else
 MANY_ROWS = 64  # of a thread: its products take longer than the weights to come
 MOST_KEPT = 3  # pieces of memory that wait to be used again

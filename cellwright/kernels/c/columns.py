@@ -10,9 +10,9 @@ from cellwright.kernels.c.templates import COLUMNS
 from cellwright.program.equations import equation
 from cellwright.program.loops import Loop
 from cellwright.program.memory import computed
-from cellwright.program.places import Place
+from cellwright.program.places import Place, Span, meet
 from cellwright.program.program import Program
-from cellwright.program.split import STAGES
+from cellwright.program.split import EARLY, STAGES
 from cellwright.step.ops import OPS
 
 MOST_PARTS = 3
@@ -76,20 +76,20 @@ class Columns:
                 span for earlier in (slots, *parts[:place]) for atom in earlier for span in self._written(stage, atom)
             ]
             read = [span for atom in part for span in self._read(stage, loop, atom)]
-            if any(one[0] == two[0] and one[1] < two[2] and two[1] < one[2] for one in written for two in read):
+            if meet(written, read):
                 return False
         return True
 
-    def _written(self, stage: str, atom: int) -> Iterator[tuple[str, int, int]]:
+    def _written(self, stage: str, atom: int) -> Iterator[Span]:
         for place in self._places(stage, atom):
-            yield place.buffer + place.when, place.column, place.column + self.graph.atoms[atom].width
+            yield place.span(self.graph.atoms[atom].width)
 
-    def _read(self, stage: str, loop: Loop, atom: int) -> Iterator[tuple[str, int, int]]:
+    def _read(self, stage: str, loop: Loop, atom: int) -> Iterator[Span]:
         known = set(computed(loop)) | set(loop.scalars)
         for arg in self.graph.atoms[atom].args:
             if self.graph.atoms[arg.atom].op not in ("const", "weight", *REDUCE) and arg.atom not in known:
                 place = self.at.place(stage, arg.atom)
-                yield place.buffer + place.when, place.column, place.column + self.graph.atoms[arg.atom].width
+                yield place.span(self.graph.atoms[arg.atom].width)
 
     def _handed(self, loop: Loop, parts: list[list[int]]) -> list[int]:
         """What later parts read of earlier ones, in the order in which it lies in the tile."""
@@ -179,5 +179,5 @@ class Columns:
 
     def guard(self, home: Place, atom: int) -> str:
         """What is only read by the backward loop is only kept where there will be one."""
-        early = self.owner[atom] in ("before", "forward")
+        early = self.owner[atom] in EARLY
         return "if (keep) " if early and home.buffer in ("d", "kept") and atom not in self.program.inferred else ""

@@ -14,12 +14,11 @@ from cellwright.kernels.c.pages import LASTING, large_pages
 from cellwright.kernels.c.render import Source
 from cellwright.kernels.gradients import Leaves
 from cellwright.program import Program
-from cellwright.program.split import STAGES, TIMED
+from cellwright.program.split import EARLY, STAGES, TIMED
 from cellwright.step.atoms import Weight
 
 LANES = 16  # of the widest vector
 PACK = 13  # fields of a Pack in loops.h
-EARLY = STAGES[:2]  # what a forward run goes through
 
 
 class Order(NamedTuple):

@@ -12,7 +12,7 @@ from cellwright.program.graph import aligned
 from cellwright.program.loops import Loop, Product
 from cellwright.program.memory import computed
 from cellwright.program.memory import reads as reads_of
-from cellwright.program.places import Place
+from cellwright.program.places import meet
 from cellwright.program.program import Program
 from cellwright.program.split import STAGES, TIMED
 from cellwright.step.ops import OPS
@@ -163,9 +163,9 @@ class _Renderer:
         """Whether a pass writes where it reads: columns of the same rows."""
         held = [arg for arg, _ in reads_of(self.graph, loop) if arg.atom not in {*made, *loop.scalars}]
         held = [arg for arg in held if self.graph.atoms[arg.atom].op not in ("const", "weight", *FOLDS)]
-        read = [_span(self.values.place(stage, arg.atom), self.graph.atoms[arg.atom].width) for arg in held]
-        written = [_span(one, self.graph.atoms[atom].width) for atom in made for one in self.values.places(stage, atom)]
-        return any(one[0] == two[0] and one[1] < two[2] and two[1] < one[2] for one in read for two in written)
+        widths = [atom.width for atom in self.graph.atoms]
+        read = [self.values.place(stage, arg.atom).span(widths[arg.atom]) for arg in held]
+        return meet(read, [one.span(widths[atom]) for atom in made for one in self.values.places(stage, atom)])
 
     def operands(
         self, stage: str, atom: int, loop: Loop, known: set[int], at_hand: dict[str, str]
@@ -229,10 +229,6 @@ class _Renderer:
             yield f"    col += {done}"
             yield from (f"    {line}" for line in self.values.stores(stage, atom))
             done += arg.width
-
-
-def _span(place: Place, width: int) -> tuple[str, int, int]:
-    return place.buffer + place.when, place.column, place.column + width
 
 
 def padded(width: int) -> str:

@@ -22,11 +22,10 @@ from cellwright.kernels.triton.tiles import Tiles, machine, tiles
 from cellwright.kernels.triton.values import SUMMED, Values
 from cellwright.kernels.triton.weights import Weights
 from cellwright.program.program import Program
-from cellwright.program.split import STAGES, TIMED
+from cellwright.program.split import EARLY, STAGES, TIMED
 from cellwright.step import Ragged
 
 TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-EARLY = ("before", "forward")
 
 
 class Launched:

@@ -12,7 +12,7 @@ from cellwright.program.loops import Loop
 from cellwright.program.memory import computed
 from cellwright.program.places import Place
 from cellwright.program.program import Program
-from cellwright.program.split import STAGES
+from cellwright.program.split import EARLY, STAGES
 from cellwright.step.atoms import Read
 
 FOLDS = {"sum": ("tl.sum({}, 1, keep_dims=True)", "({} + {})", "0.0")}  # of a tile, of two numbers, of none
@@ -129,7 +129,7 @@ class Values:
 
     def _store(self, stage: str, place: Place, atom: int) -> Iterator[str]:
         name, col = self.names[atom], _sum("col", place.column)
-        early = stage in ("before", "forward") and place.buffer in ("d", "kept")
+        early = stage in EARLY and place.buffer in ("d", "kept")
         if early and atom not in self.program.inferred:
             yield "if KEEP:"
             yield f"    put({self.matrix(place)}, {col}, here, {name})"
