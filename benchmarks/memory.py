@@ -2,10 +2,11 @@
 
 What is measured is the process's resident memory, as the system counts it, so that what C code allocates counts too:
 weights, x and the gradient of y are there, and compiled is what is to be compiled; two time steps of another layer
-like it have loaded and started the rest; freed memory is given back (malloc_trim); the system's high-water mark is
-set back (Linux: 5 to /proc/self/clear_refs); then one step runs. Reported is the high-water mark (VmHWM) after it
-less what was resident (VmRSS) before it: everything kept for the backward, all gradients, packed weights and
-scratch; and what is still resident after y and all gradients are dropped: what the side keeps for its next step.
+like it have loaded and started the rest; freed memory is given back (malloc_trim, our pool of results); the system's
+high-water mark is set back (Linux: 5 to /proc/self/clear_refs); then one step runs. Reported is the high-water mark
+(VmHWM) after it less what was resident (VmRSS) before it: everything kept for the backward, all gradients, packed
+weights and scratch; and what is still resident after y and all gradients are dropped: what the side keeps for its next
+step.
 Where the mark cannot be set back it is the growth of `ru_maxrss`, which is never more.
 """
 
@@ -25,6 +26,8 @@ import torch
 from cells import WRITTEN
 from common import CELLS, SHAPES, Shape, finish, fresh, options, start
 from sides import NAMES, side, warm
+
+from cellwright.kernels.c.pool import empty
 
 ALL = tuple(dict.fromkeys((*CELLS, *WRITTEN)))
 STATUS = Path("/proc/self/status")
@@ -88,6 +91,7 @@ def growth(name: str, cell: str, size: Shape) -> tuple[int, int] | None:
     short.call()
     short.between()
     del short
+    empty()
     give_back()
     before = set_back()
     whole.call()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import torch
@@ -20,80 +21,124 @@ class Leaves(dict[Any, Tensor]):
         return constant
 
 
+Strided = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Of a tensor in flat memory: its shape, its strides, and where it starts."""
+ALIGNED = 16  # numbers: a block starts at a line of the cache
+
+
 class Gradients:
-    """Where the gradients of one program's parameters come from."""
+    """Where the gradients of one program's parameters come from.
+
+    The products and sums after the loops lie in one piece of memory, block after block, each block's columns in
+    segments that are matrices of their own; most gradients are views into it.
+    """
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self._direct = {name: _direct(program.tape, number) for name, number in program.gradients.items()}
         self.segments = [_segment(program, number) for number in range(len(program.blocks))]
+        counts = [-(-block.rows * block.columns // ALIGNED) * ALIGNED for block in program.blocks]
+        *self.starts, self.sums = accumulate(counts, initial=0)
+        """Where each block starts, and where the sums do."""
+        self.size = self.sums + program.buffers["sums"].width
+        direct = {name: _direct(program.tape, number) for name, number in program.gradients.items()}
+        places = {name: self._place(*found) for name, found in direct.items() if found is not None}
+        self._places = {name: place for name, place in places.items() if place is not None}
+        self._shared = self._second()
 
-    def results(self, like: Tensor) -> list[Tensor]:
-        """Memory for the products after the loops: (segments, rows, columns) each."""
-        sizes = zip(self.program.blocks, self.segments, strict=True)
-        return [like.new_empty(block.columns // width, block.rows, width) for block, width in sizes]
+    def _place(self, leaf: tuple[str, int, Any], flipped: bool) -> Strided | None:
+        """Where a sum or product lies that is in one piece."""
+        kind, number, shape = leaf
+        if kind == "sum":
+            parts = self.program.batch_sums[number]
+            return self._sum_at(parts[0], shape) if len(parts) == 1 and isinstance(parts[0], tuple) else None
+        lines = self.program.products[number]
+        if len(lines) > 1 or len(lines[0]) > 1:
+            return None
+        return self._part_at(lines[0][0], flipped != self.program.turned[number])
 
-    def collect(
-        self, results: list[Tensor], sums: Tensor, rows: int, leaves: Leaves, wanted: list[str]
-    ) -> dict[str, Tensor]:
+    def _second(self) -> list[str]:
+        """The parameters whose gradients lie, wholly or in part, where another's do: both would be changed in place."""
+        taken, found = torch.zeros(self.size, dtype=torch.bool), []
+        for name, place in self._places.items():
+            mine = taken.as_strided(*place)
+            if mine.any():
+                found.append(name)
+            mine.fill_(True)
+        return found
+
+    def _sum_at(self, part: tuple[int, int], shape: tuple[int, ...]) -> Strided:
+        strides = tuple(accumulate(reversed(shape[1:]), mul, initial=1))[::-1] if shape else ()
+        return shape, strides, self.sums + part[0]
+
+    def _part_at(self, part: Part, flipped: bool) -> Strided:
+        width, rows = self.segments[part.block], self.program.blocks[part.block].rows
+        segment, column = divmod(part.column, width)
+        start = self.starts[part.block] + (segment * rows + part.row) * width + column
+        shape, strides = (part.rows, part.columns), (width, 1)
+        return (shape[::-1], strides[::-1], start) if flipped else (shape, strides, start)
+
+    def blocks(self, memory: Tensor) -> list[Tensor]:
+        """Where the products after the loops belong, each as (rows, segments, columns)."""
+        sizes = zip(self.program.blocks, self.segments, self.starts, strict=True)
+        return [
+            memory.as_strided((b.rows, b.columns // width, width), (width, b.rows * width, 1), start)
+            for b, width, start in sizes
+        ]
+
+    def collect(self, memory: Tensor, rows: int, leaves: Leaves, wanted: list[str]) -> dict[str, Tensor]:
         """The gradients of the wanted parameters.
 
         Args:
-            results: what `results` gave, filled.
-            sums: over all rows, of every column that is summed.
+            memory: `size` numbers or more: every block, and the sums over all rows of every column that is summed.
             rows: how many rows that were.
             leaves: the parameters.
             wanted: their names.
         """
-        split = [result.unbind() for result in results]
+        places = self._places
+        found = {name: memory.as_strided(*places[name]) for name in wanted if name in places}
+        found |= {name: found[name].clone() for name in self._shared if name in found}
+        return found if len(found) == len(wanted) else found | self._composed(memory, rows, leaves, wanted)
+
+    def _composed(self, memory: Tensor, rows: int, leaves: Leaves, wanted: list[str]) -> dict[str, Tensor]:
+        """Those that are put together from several pieces, or computed from them."""
 
         def leaf(name: Any) -> Tensor:
             if not isinstance(name, tuple):
                 return leaves[name]
             kind, number, detail = name
             if kind == "sum":
-                return self._sum(number, detail, sums, rows)
-            one = [self._product(number + k, split, self.program.turned[number + k]) for k in range(detail or 1)]
+                parts = [self._summed(part, memory, rows) for part in self.program.batch_sums[number]]
+                return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(detail)
+            one = [self._product(number + k, memory) for k in range(detail or 1)]
             return one[0].contiguous() if detail is None else torch.stack(one)  # some kernels overlook strides
 
-        found: dict[str, Tensor] = {}
-        others: dict[str, int] = {}
-        for name in wanted:
-            direct = self._direct.get(name)
-            if direct is None:
-                if name in self.program.gradients:
-                    others[name] = self.program.gradients[name]
-                continue
-            (kind, number, detail), flipped = direct
-            if kind == "sum":
-                found[name] = self._sum(number, detail, sums, rows)
-            else:
-                found[name] = self._product(number, split, flipped != self.program.turned[number])
+        given = self.program.gradients
+        others = {name: given[name] for name in wanted if name in given and name not in self._places}
         values = self.program.tape.replay(others.values(), leaf) if others else {}
-        return found | {name: values[number] for name, number in others.items()}
+        taken = {tensor.untyped_storage().data_ptr() for tensor in (memory, *leaves.values())}
+        return {name: _own(values[number], taken) for name, number in others.items()}
 
-    def _sum(self, number: int, shape: tuple[int, ...], sums: Tensor, rows: int) -> Tensor:
-        parts = [_summed(part, sums, rows) for part in self.program.batch_sums[number]]
-        found = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return found if found.shape == shape else found.view(shape)
+    def _product(self, number: int, memory: Tensor) -> Tensor:
+        grid = self.program.products[number]
+        lines = [[memory.as_strided(*self._part_at(part, False)) for part in line] for line in grid]
+        found = _joined([_joined(line, 1) for line in lines], 0)
+        return found.t() if self.program.turned[number] else found
 
-    def _product(self, number: int, split: list[tuple[Tensor, ...]], flipped: bool) -> Tensor:
-        found = self._assemble(self.program.products[number], split)
-        return found.t() if flipped else found
+    def _summed(self, part: tuple[int, int] | float, memory: Tensor, rows: int) -> Tensor:
+        if isinstance(part, tuple):
+            return memory[self.sums + part[0] : self.sums + part[0] + part[1]]
+        return memory.new_full((1,), part * rows)
 
-    def _assemble(self, parts: tuple[tuple[Part, ...], ...], split: list[tuple[Tensor, ...]]) -> Tensor:
-        lines = []
-        for line in parts:
-            cells = [self._cell(part, split[part.block]) for part in line]
-            lines.append(cells[0] if len(cells) == 1 else torch.cat(cells, 1))
-        return lines[0] if len(lines) == 1 else torch.cat(lines)
 
-    def _cell(self, part: Part, segments: Sequence[Tensor]) -> Tensor:
-        width = self.segments[part.block]
-        found = segments[part.column // width]
-        if part.columns != width:
-            found = found[:, part.column : part.column + part.columns]
-        return found if part.rows == found.shape[0] else found[part.row : part.row + part.rows]
+def _own(found: Tensor, taken: set[int]) -> Tensor:
+    """The same in memory that nothing else has, for a gradient may be changed in place."""
+    found = found.clone() if found.untyped_storage().data_ptr() in taken else found
+    taken.add(found.untyped_storage().data_ptr())
+    return found
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _direct(tape: Tape, number: int) -> tuple[Any, bool] | None:
@@ -121,9 +166,3 @@ def _segment(program: Program, number: int) -> int:
     width = widths.pop() if len(widths) == 1 else whole
     fits = whole % width == 0 and all(part.column % width == 0 for part in parts)
     return width if fits else whole
-
-
-def _summed(part: tuple[int, int] | float, sums: Tensor, rows: int) -> Tensor:
-    if isinstance(part, tuple):
-        return sums[part[0] : part[0] + part[1]]
-    return sums.new_full((1,), part * rows)

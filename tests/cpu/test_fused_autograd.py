@@ -46,6 +46,44 @@ def test_two_backwards_give_the_same_gradients_twice():
     same(first, torch.autograd.grad(y.square().sum() + last[1].sum(), inputs))
 
 
+class Alike(cw.Cell):
+    """Weights whose gradients are the same numbers, or a part of another's, or its transpose."""
+
+    state = ("h",)
+    gates = ("gate",)
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        for name, shape in {"all": (I + H, H), "some": (I, H), "turned": (H, H), "b": (H,), "b_too": (H,)}.items():
+            self.register_parameter(name, torch.nn.Parameter(0.3 * torch.randn(shape)))
+        self.scale = torch.nn.Parameter(torch.randn(()))
+
+    def step(self, x, h):
+        gate = torch.cat([x, h], 1) @ self.all + x @ self.some + h @ self.turned.t() + self.b + self.b_too
+        return torch.tanh(gate + self.scale)
+
+
+I, H = 3, 4
+
+
+def test_gradients_that_are_the_same_numbers_add_up_each_for_itself():
+    """None may lie where another does: they are added to, and clipped, in place."""
+    torch.manual_seed(0)
+    layer, x = cw.Recurrent(Alike(I, H).double(), backend="c"), torch.randn(5, 2, I, dtype=torch.float64)
+    found = []
+    for one in (layer, cw.Recurrent(list(layer.cells), backend="eager")):
+        one.zero_grad()
+        for batch in (x, x.flip(0)):
+            one(batch)[0].square().sum().backward()
+        torch.nn.utils.clip_grad_norm_(one.parameters(), 0.1)
+        found.append([parameter.grad for parameter in one.parameters()])
+    same(*found)
+    layer.zero_grad()
+    layer(x)[0].sum().backward()
+    starts = [parameter.grad.data_ptr() for parameter in layer.parameters()]
+    assert len(set(starts)) == len(starts)
+
+
 def test_a_second_backward_without_retain_graph_raises_what_torch_raises():
     fused, _, x = small()
     total = fused(x)[0].sum()

@@ -31,13 +31,14 @@ def test_small_memory_asks_for_nothing(asked):
     assert asked == []
 
 
-def test_a_run_asks_for_results_that_are_mapped_anew(asked):
+def test_a_run_asks_for_results_that_are_large(asked):
     layer, x = cw.Recurrent(RNN(1, 8), backend="c"), torch.zeros(1 << 15, 32, 1)
     with torch.no_grad():
         layer(x[:9])
         assert asked == []
         layer(x)
-    assert [size for _, size, _ in asked] == [pytest.approx((len(x) + 1) * 32 * 8 * 4, abs=8192)]
+    (size,) = [size for _, size, _ in asked]
+    assert (len(x) + 1) * 32 * 8 * 4 - 4096 <= size <= len(x) * 32 * 8 * 4 * 1.02
 
 
 def test_where_a_system_has_no_such_advice_nothing_happens(monkeypatch):

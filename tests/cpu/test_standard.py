@@ -151,8 +151,9 @@ def test_what_people_do_with_modules(name):
     assert ours.half()(x.half())[0].dtype == torch.float16  # on PyTorch's own kernels
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm"])
+@pytest.mark.parametrize("name", KINDS)
 def test_a_training_step_by_step_as_torchs(name):
+    """Gradients of two batches added up, clipped in place, and taken."""
     pair = twins(name, num_layers=2)
     x = torch.randn(T, B, I, dtype=torch.float64)
     norms = []
@@ -160,7 +161,8 @@ def test_a_training_step_by_step_as_torchs(name):
         optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
         for _ in range(4):
             optimizer.zero_grad()
-            layer(x)[0].square().sum().backward()
+            for batch in (x, x.flip(0)):
+                layer(batch)[0].square().sum().backward()
             norms.append(clip_grad_norm_(layer.parameters(), 0.1))
             optimizer.step()
     same(norms[:4], norms[4:], atol=1e-10)

@@ -17,11 +17,6 @@ typedef struct {
     real *w5;
     real *w8;
     real *w9;
-    real *p_forward_0_0;
-    real *p_forward_0_1;
-    real *p_forward_0_2;
-    real *p_backward_1_0;
-    real *p_after_0_0;
 } Args;
 
 // Where the values of one step lie: the first row of each.
@@ -128,14 +123,14 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
                     __builtin_prefetch(m.state0_old + row * 5 + col);
                 }
             const Term terms0[] = {{m.x + first * 3, 3, 3}, {m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 2, most, terms0, 2, arg->p_forward_0_0 + start * 16 * VL, 8, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->p_forward_0_1 + start * 3 * VL : 0);
+            multiply(rows, count * 2, most, terms0, 2, arg->c.packed + 0 + start * 16 * VL, 8, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 256 + start * 3 * VL : 0);
             const Term terms1[] = {{m.x + first * 3, 3, 3}};
-            multiply(rows, count * 1, most, terms1, 1, arg->p_forward_0_1 + start * 3 * VL, 3, tile + 16 * GROUP_ROWS,
-                     arg->c.far ? arg->p_forward_0_2 + start * 5 * VL : 0);
+            multiply(rows, count * 1, most, terms1, 1, arg->c.packed + 256 + start * 3 * VL, 3, tile + 16 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 304 + start * 5 * VL : 0);
             const Term terms2[] = {{m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms2, 1, arg->p_forward_0_2 + start * 5 * VL, 5, tile + 24 * GROUP_ROWS,
-                     arg->c.far ? arg->p_forward_0_0 + next * 16 * VL : 0);
+            multiply(rows, count * 1, most, terms2, 1, arg->c.packed + 304 + start * 5 * VL, 5, tile + 24 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 0 + next * 16 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -219,8 +214,8 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             const Term terms0[] = {{m.d + first * 20, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 3, arg->p_backward_1_0 + start * 15 * VL, 15, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->p_backward_1_0 + next * 15 * VL : 0);
+            multiply(rows, count * 1, most, terms0, 3, arg->c.packed + 0 + start * 15 * VL, 15, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 0 + next * 15 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -254,8 +249,8 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             const Term terms0[] = {{m.d + first * 20 + 15, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 3, arg->p_after_0_0 + start * 15 * VL, 15, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->p_after_0_0 + next * 15 * VL : 0);
+            multiply(rows, count * 1, most, terms0, 3, arg->c.packed + 240 + start * 15 * VL, 15, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 240 + next * 15 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;

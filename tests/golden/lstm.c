@@ -19,9 +19,6 @@ typedef struct {
     real *w5;
     real *w8;
     real *w11;
-    real *p_forward_0_0;
-    real *p_backward_1_0;
-    real *p_after_0_0;
 } Args;
 
 // Where the values of one step lie: the first row of each.
@@ -137,8 +134,8 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
                     __builtin_prefetch(m.state1_old + row * 5 + col);
                 }
             const Term terms0[] = {{m.x + first * 3, 3, 3}, {m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 4, most, terms0, 2, arg->p_forward_0_0 + start * 32 * VL, 8, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->p_forward_0_0 + next * 32 * VL : 0);
+            multiply(rows, count * 4, most, terms0, 2, arg->c.packed + 0 + start * 32 * VL, 8, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 0 + next * 32 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -229,8 +226,8 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             const Term terms0[] = {{m.d + first * 20, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}, {m.d + first * 20 + 15, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 4, arg->p_backward_1_0 + start * 20 * VL, 20, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->p_backward_1_0 + next * 20 * VL : 0);
+            multiply(rows, count * 1, most, terms0, 4, arg->c.packed + 0 + start * 20 * VL, 20, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 0 + next * 20 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -264,8 +261,8 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             const Term terms0[] = {{m.d + first * 20, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}, {m.d + first * 20 + 15, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 4, arg->p_after_0_0 + start * 20 * VL, 20, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->p_after_0_0 + next * 20 * VL : 0);
+            multiply(rows, count * 1, most, terms0, 4, arg->c.packed + 320 + start * 20 * VL, 20, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 320 + next * 20 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;

@@ -14,9 +14,6 @@ typedef struct {
     real *hoisted;
     real *scratch;
     real *w2;
-    real *p_forward_0_0;
-    real *p_backward_1_0;
-    real *p_after_0_0;
 } Args;
 
 // Where the values of one step lie: the first row of each.
@@ -81,8 +78,8 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             const Term terms0[] = {{m.x + first * 3, 3, 3}, {m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 2, arg->p_forward_0_0 + start * 8 * VL, 8, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->p_forward_0_0 + next * 8 * VL : 0);
+            multiply(rows, count * 1, most, terms0, 2, arg->c.packed + 0 + start * 8 * VL, 8, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 0 + next * 8 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -139,8 +136,8 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             const Term terms0[] = {{m.d + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 1, arg->p_backward_1_0 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->p_backward_1_0 + next * 5 * VL : 0);
+            multiply(rows, count * 1, most, terms0, 1, arg->c.packed + 0 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 0 + next * 5 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -174,8 +171,8 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             const Term terms0[] = {{m.d + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 1, arg->p_after_0_0 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->p_after_0_0 + next * 5 * VL : 0);
+            multiply(rows, count * 1, most, terms0, 1, arg->c.packed + 80 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS,
+                     arg->c.far ? arg->c.packed + 80 + next * 5 * VL : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;

@@ -1,4 +1,4 @@
-"""Buffers: where the memory of a run lies, memory used again from run to run, and what forward leaves for backward."""
+"""Buffers: where the memory of a run lies, and what forward leaves for backward."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import dataclasses
 from array import array
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from cellwright.kernels.c.pages import LASTING, large_pages
+from cellwright.kernels.c.pool import Piece, Pool
 from cellwright.kernels.c.render import Source
 from cellwright.program import Program
 
@@ -19,7 +18,6 @@ FEW_ROWS = 3  # of a tile that takes more columns
 TILE_ROWS = 6  # of the tiles that fill the registers, as in loops.h
 MUCH = 5 << 18  # bytes of weights that a core's own cache no longer holds beside all else
 MANY_ROWS = 64  # of a thread: its products take longer than the weights to come
-MOST_KEPT = 3  # pieces of memory that wait to be used again
 OURS = ("d", "kept", "hoisted", "scratch")  # matrices that nobody else sees
 CROWDED = 256  # columns: rows of float32 1 KiB apart share a quarter, 4 KiB apart a single one, of a cache's places
 ODD = 16  # columns more: a line of the cache in float32, two in float64
@@ -74,32 +72,11 @@ class Sizes(NamedTuple):
         return max(self.team * CHUNK // max(self.B, 1), 1) if self.columns else 1
 
 
-class Pool:
-    """Memory that was given back, for the next run: fresh pages cost more than filling them. Threads may share it."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self._free: dict[int, Tensor] = {}
-
-    def take(self, size: int) -> Tensor:
-        """A flat tensor of at least so many numbers, and not many times more."""
-        fitting = [one for one in list(self._free.values()) if size <= one.numel() <= 4 * size + 4096]
-        best = min(fitting, key=Tensor.numel, default=None)
-        found = None if best is None else self._free.pop(id(best), None)  # None where another thread was first
-        return large_pages(torch.empty(size, dtype=self.dtype), LASTING) if found is None else found
-
-    def give(self, memory: Tensor) -> None:
-        """Take it back; the oldest is let go where too many wait."""
-        self._free[id(memory)] = memory
-        while len(self._free) > MOST_KEPT:
-            self._free.pop(next(iter(list(self._free))), None)
-
-
 class Layout:
     """Where every buffer of a run lies in one piece of memory, and the numbers in the argument of its call."""
 
-    def __init__(self, program: Program, code: Source, contract: Any, sizes: Sizes, packed: int) -> None:
-        self.sizes, self.packed = sizes, packed
+    def __init__(self, program: Program, code: Source, contract: Any, sizes: Sizes) -> None:
+        self.sizes = sizes
         self.depths = [self._depth(program, place) for place in range(len(program.widths))]
         self.scratch_rows = max(sizes.B, sizes.team * CHUNK)
         self.contract = 0
@@ -108,13 +85,23 @@ class Layout:
         self.size = 0
         self.offsets: dict[str, int] = {}
         self.counts = self._counts(program, code)
-        line = LINE // program.dtype.itemsize
-        for name, count in self.counts.items():
-            self.offsets[name] = self.size * program.dtype.itemsize
-            self.size += -(-count // line) * line
-        self.size += line  # to start at a line
+        last = _needed_last(program)
+        for name in sorted(self.counts, key=lambda name: name not in last):
+            self._append(name, self.counts[name], program.dtype.itemsize)
+        if sizes.keep:
+            rest = [name for name in self.counts if name not in last]
+            self._overlay("contract", sizes.team * self.contract, rest, program.dtype.itemsize)
         self.last: tuple[Any, array[int], array[int]] = (None, array("q"), array("q"))
         """What the last run's argument followed from, that argument, and where what steps begin with lies apart."""
+
+    def _append(self, name: str, count: int, itemsize: int) -> None:
+        self.offsets[name] = self.size * itemsize
+        self.size += -(-count * itemsize // LINE) * LINE // itemsize
+
+    def _overlay(self, name: str, count: int, others: list[str], itemsize: int) -> None:
+        """A buffer for when these others, the last ones, are needed no more."""
+        start = min((self.offsets[other] for other in others), default=self.size * itemsize)
+        self.offsets[name], self.size = start, max(self.size, start // itemsize + count)
 
     def _depth(self, program: Program, place: int) -> int:
         """Rows of a state: those of all steps and those before, or those of two steps in turn."""
@@ -141,23 +128,26 @@ class Layout:
             for place, width in enumerate(program.widths):
                 counts[f"dstate{place}"] = 2 * B * width
             counts["sum"] = 2 * team * widths["sums"]
-            scratch = team * self.contract + 64
-            counts["contract"] = 0 if scratch <= self.packed else scratch  # packed weights have been used by then
         return {name: count for name, count in counts.items() if count}
 
-    def places(self, memory: Tensor, names: tuple[str, ...]) -> array[int]:
-        """The addresses of these buffers in a piece of memory; 0 for those that lie elsewhere or nowhere."""
-        base = memory.data_ptr()
-        base += -base % LINE
-        return array("q", (base + self.offsets[name] if name in self.offsets else 0 for name in names))
+    def places(self, start: int, names: tuple[str, ...]) -> array[int]:
+        """The addresses of these buffers in memory from `start` on; 0 for those that lie elsewhere or nowhere."""
+        return array("q", (start + self.offsets[name] if name in self.offsets else 0 for name in names))
+
+
+def _needed_last(program: Program) -> set[str]:
+    """The buffers that are still read once all loops and sums are done: by the products over all rows."""
+    operands = {place.buffer for block in program.blocks for place in (block.left, block.right)}
+    return operands | {name.replace("state", "old") for name in operands} | {"sum"}
 
 
 class Saved:
     """What a forward run leaves for the backward one; its memory goes back for the next run when it ends."""
 
-    def __init__(self, pool: Pool, memory: Tensor, layout: Layout, weights: Any, packed: Any) -> None:
+    def __init__(self, pool: Pool, memory: Piece, layout: Layout, weights: Any, packed: Any) -> None:
         self._pool, self._weights = pool, weights
         self.memory, self.layout, self.packed = memory, layout, packed
+        self.results: Tensor  # where backward leaves products and sums, for good; until then packed weights
         self.barrier = array("q", bytes(256))
         self.states: array[int] = array("q")
         self.old: array[int] = array("q")  # of every state, what steps begin with, where that lies apart

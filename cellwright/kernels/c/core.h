@@ -101,10 +101,10 @@ static void pack_rows(const Pack *job, const Lane *first, long count, long k, lo
 }
 
 // Panel p of a weight, from row k to row `end`.
-static void pack_panel(const Pack *job, long p, long panels, long k, long end) {
+static void pack_panel(const Pack *job, real *packed, long p, long panels, long k, long end) {
     const long vectors = ceil_div(job->width, VL), most = vecs_of_tile(job->few);
     const long start = vectors * p / panels, count = vectors * (p + 1) / panels - start, vecs = count * job->slots;
-    real *panel = job->to + start * job->slots * job->total * VL;
+    real *panel = packed + job->to + start * job->slots * job->total * VL;
     Lane lanes[MOST_UNITS];
     for (long u = 0; u < count; u++) {
         const long v = u * job->slots + job->slot, chunk = v / most * most, n = min_of(most, vecs - chunk);
@@ -117,15 +117,15 @@ static void pack_panel(const Pack *job, long p, long panels, long k, long end) {
         for (long u = 0; u < count; u++) pack_turned(job, lanes + u, k, end);
 }
 
-static void pack(const Pack *job, long part, long parts) {
+static void pack(const Pack *job, real *packed, long part, long parts) {
     const long panels = panels_of(ceil_div(job->width, VL), job->units, job->team);
     if (job->column == 1) {
         const long last = job->depth * (part + 1) / parts;
         for (long k = job->depth * part / parts; k < last; k += PACK_DEPTH)
-            for (long p = 0; p < panels; p++) pack_panel(job, p, panels, k, min_of(k + PACK_DEPTH, last));
+            for (long p = 0; p < panels; p++) pack_panel(job, packed, p, panels, k, min_of(k + PACK_DEPTH, last));
     } else
         for (long p = panels * part / parts; p < panels * (part + 1) / parts; p++)
-            pack_panel(job, p, panels, 0, job->depth);
+            pack_panel(job, packed, p, panels, 0, job->depth);
 }
 
 static uint64_t digest(const Piece *piece, long part, long parts) {

@@ -45,7 +45,7 @@ typedef void tile_fn(const Term *terms, long count, long row, const real *w, con
 typedef struct {
     const real *from;            // the weight of row 0, column 0
     long row, column;            // strides of the weight
-    real *to;                    // packed weights of the product
+    long to;                     // where the packed weights of the product start
     long depth, before, total;   // rows of this term, of those before it, of all
     long width, units, slot, slots;
     long few, team;              // whether it meets few rows; how many threads share its columns
@@ -59,7 +59,7 @@ typedef struct {
 
 typedef struct {
     tile_fn *const (*tiles)[TILE_MOST_VECS][TILE_ROWS];  // [whether they fetch ahead][vectors - 1][rows - 1]
-    void (*pack)(const Pack *job, long part, long parts);
+    void (*pack)(const Pack *job, real *packed, long part, long parts);
     uint64_t (*digest)(const Piece *piece, long part, long parts);
     void (*contract)(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long segment, long K, long M,
                      long N, real *scratch, int me, int team);

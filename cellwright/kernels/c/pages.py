@@ -7,13 +7,12 @@ import sys
 
 from torch import Tensor
 
-MAPPED = 32 << 20  # bytes: from here on glibc never takes memory that was given back, but asks for zeros anew
-LASTING = 4 << 20  # bytes, of memory that is used again: it is filled once
+LARGE = 4 << 20  # bytes
 PAGE = 4096
 HUGE = 14  # MADV_HUGEPAGE
 
 
-def large_pages(memory: Tensor, least: int = MAPPED) -> Tensor:
+def large_pages(memory: Tensor, least: int = LARGE) -> Tensor:
     """The same tensor, for whose memory Linux was asked to use large pages.
 
     Args:

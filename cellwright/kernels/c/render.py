@@ -10,6 +10,7 @@ import torch
 from cellwright.kernels.c.address import REDUCE, Addresses, vector
 from cellwright.kernels.c.columns import Columns
 from cellwright.kernels.c.frame import frame
+from cellwright.kernels.c.packing import Packing, packing
 from cellwright.kernels.c.templates import PART, PLAIN, SCAN, TILED
 from cellwright.program.equations import read_label
 from cellwright.program.loops import Loop, Product
@@ -21,11 +22,11 @@ UNITS = {1: 8, 2: 8, 3: 4, 4: 4, 5: 4, 6: 2, 7: 4}  # most vectors of columns in
 
 @dataclass(frozen=True)
 class Source:
-    """Generated C, and the order of the fields of its argument."""
+    """Generated C, and what its argument needs."""
 
     text: str
-    fields: tuple[str, ...]
     packs: tuple[tuple[str, int, int], ...]  # of every packed product: stage, pass, product
+    packing: Packing
     weights: tuple[tuple[int, tuple[int, ...]], ...]  # vectors: value of the tape, dimensions to drop
     reductions: tuple[int, ...]
     units: dict[tuple[str, int], int]
@@ -45,26 +46,22 @@ class _Renderer:
         self.passes = passes
         self.weights = sorted({a.detail for a in self.graph.atoms if a.op == "weight"})
         self.packs = [(stage, place, which) for stage, place, loop in passes for which in range(len(loop.products))]
+        self.packing = packing(program, self.packs)
         self.units = {(stage, place): max([1, *map(_units, loop.products)]) for stage, place, loop in passes}
 
     def source(self) -> Source:
-        fields = self.fields()
         counts = {stage: len(self.program.stages[stage]) for stage in STAGES}
-        parts = [self.head(fields), self.at.memory(self.weights)]
+        parts = [self.head(), self.at.memory(self.weights)]
         parts += [self.scan(*one) if one[2].scan else self.loop(*one) for one in self.passes]
         parts.append(frame(counts, self.program.buffers["sums"].width))
         text = "\n".join(parts)
         reductions = tuple(self.at.reductions)
-        return Source(text, fields, tuple(self.packs), tuple(self.weights), reductions, self.units)
+        return Source(text, tuple(self.packs), self.packing, tuple(self.weights), reductions, self.units)
 
-    def fields(self) -> tuple[str, ...]:
-        """The pointers that follow a Call: buffers, weights that are vectors, packed products."""
-        pointers = [name for name in self.program.buffers if name != "sums"]
-        pointers += [vector(*one) for one in self.weights]
-        pointers += [f"p_{stage}_{place}_{product}" for stage, place, product in self.packs]
-        return tuple(pointers)
-
-    def head(self, fields: tuple[str, ...]) -> str:
+    def head(self) -> str:
+        """The argument: after a Call the buffers, and the weights that are vectors."""
+        fields = [name for name in self.program.buffers if name != "sums"]
+        fields += [vector(*one) for one in self.weights]
         real = "#define REAL_DOUBLE\n" if self.program.dtype == torch.float64 else ""
         pointers = "".join(f"    real *{name};\n" for name in fields)
         return f'// {self.title}\n{real}#include "sequence.h"\n\ntypedef struct {{\n    Call c;\n{pointers}}} Args;\n'
@@ -111,7 +108,8 @@ class _Renderer:
     def packed(self, stage: str, place: int, loop: Loop) -> list[str]:
         """Of every product, where the weights of the panel that starts with a vector lie."""
         sizes = [len(product.slots) * sum(arg.width for arg in product.inputs) for product in loop.products]
-        return [f"arg->p_{stage}_{place}_{number} + {{}} * {size} * VL" for number, size in enumerate(sizes)]
+        starts = [self.packing.starts[self.packs.index((stage, place, number))] for number in range(len(sizes))]
+        return [f"arg->c.packed + {start} + {{}} * {size} * VL" for start, size in zip(starts, sizes, strict=True)]
 
     def prefetches(self, stage: str, loop: Loop) -> Iterator[str]:
         """Hints to fetch, while the products run, what the columns will read that rows keep far apart."""

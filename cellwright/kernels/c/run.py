@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import LINE, Layout, Pool, Saved, Sizes, columns_shared, kept_apart
+from cellwright.kernels.c.buffers import Layout, Saved, Sizes, columns_shared, kept_apart
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.openmp import launch, thread_functions
-from cellwright.kernels.c.pages import large_pages
+from cellwright.kernels.c.pool import Pool, pool
 from cellwright.kernels.c.render import Source, render
 from cellwright.kernels.c.weights import PACK, Weights
 from cellwright.kernels.gradients import Gradients, Leaves
@@ -27,10 +27,10 @@ INFER, TRAIN, BACKWARD = range(3)
 CALL = (
     *("T", "B", "job", "columns", "few", "far", "turn", "rows", "packs", "pieces", "blocks", "states", "sums", "parts"),
     *("window", "contract_size", "start", "resets", "thread", "threads", "barrier", "pack", "piece", "found"),
-    *("known", "block", "state", "contract", "reductions", "sum", "bias"),
+    *("known", "block", "state", "packed", "contract", "reductions", "sum", "bias"),
 )
-JOB, TURN, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, BIAS = map(
-    CALL.index, ("job", "turn", "packs", "pack", "blocks", "barrier", "block", "state", "bias")
+JOB, TURN, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, PACKED, BIAS = map(
+    CALL.index, ("job", "turn", "packs", "pack", "blocks", "barrier", "block", "state", "packed", "bias")
 )
 STATE = ("width", "kept", "rows", "old", "first", "last", "carry", "dlast", "dfirst")
 OLD, DLAST, DFIRST = map(STATE.index, ("old", "dlast", "dfirst"))
@@ -45,7 +45,8 @@ class Fused:
         self.code: Source = render(program, title)
         self.weights = Weights(program, self.code)
         self.gradients = Gradients(program)
-        self._pool = Pool(program.dtype)
+        self._own, self._pool = Pool(program.dtype), pool(program.dtype)  # its own keeps its place from run to run
+        self._results = max(self.gradients.size, self.code.packing.size)  # what backward leaves, or packed weights
         self._layouts: dict[Sizes, Layout] = {}
         self._starts: dict[tuple[int, int], array[int]] = {}
         self._names = tuple(name for name in program.buffers if name != "sums")
@@ -118,25 +119,21 @@ class Fused:
 
     def _empty_y(self, x: Tensor, B: int) -> Tensor:
         """Memory for y; where y is the first state, with what that was before the first step ahead of it."""
-        shape, width = (*x.shape[:-1], self.program.output_size), self.program.output_size
-        if self.program.has_y:
-            return large_pages(x.new_empty(shape))
-        steps = (B * width, width, 1) if len(shape) == 3 else (width, 1)
-        whole = large_pages(x.new_empty((x.numel() // x.shape[-1] + B) * width))
-        y = x.new_empty(0)  # and not a view of `whole`: autograd knows it as an output of its own
-        y.set_(whole.untyped_storage(), B * width, shape, steps)
-        return y
+        width = self.program.output_size
+        return self._pool.lend((*x.shape[:-1], width), 0 if self.program.has_y else B * width)
 
     def saved(self, sizes: Sizes, leaves: Leaves, steps: Steps) -> Saved:
         """Memory for a run, packed weights, and the argument of its call as far as they decide it."""
         layout = self._layout(sizes)
-        packed, memory = self.weights.take(leaves, sizes), self._pool.take(layout.size)
-        saved = Saved(self._pool, memory, layout, self.weights, packed)
-        known = (memory.data_ptr(), steps.T, steps.start, steps.resets, packed.start, packed.fields, packed.vectors)
+        packed, memory = self.weights.take(leaves, sizes), self._own.take(layout.size)
+        saved = Saved(self._own, memory, layout, self.weights, packed)
+        known = (memory.start, steps.T, steps.start, steps.resets, packed.fields, packed.vectors)
         last = layout.last
         if last[0] != known:
             last = layout.last = (known, *self._argument(saved, steps))
         saved.argument, saved.old = last[1][:], last[2]
+        saved.results = self._pool.lend((self._results,)) if sizes.keep else packed.memory
+        saved.argument[PACKED] = saved.results.data_ptr()
         barrier = saved.barrier.buffer_info()[0]
         saved.argument[BARRIER] = barrier + -barrier % 64
         return saved
@@ -146,14 +143,12 @@ class Fused:
         layout, packed, sizes = saved.layout, saved.packed, saved.layout.sizes
         count, sums = len(self.program.widths), self.program.buffers["sums"].width
         names = (*self._names, "contract", "reductions", "sum", *(f"old{place}" for place in range(count)))
-        places = layout.places(saved.memory, names)
-        contract = places[-count - 3] or packed.start
+        places = layout.places(saved.memory.start, names)
         argument = (
             *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.far, 0, layout.scratch_rows),
             *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
             *(sizes.window, layout.contract, steps.start, steps.resets, *thread_functions()),
-            *(0, *packed.fields, 0, 0, contract, *places[-count - 2 : -count], 0),
-            *(*places[: -count - 3], *packed.vectors, *(packed.start + offset for offset in self.weights.offsets)),
+            *(0, *packed.fields, 0, 0, 0, *places[-count - 3 : -count], 0, *places[: -count - 3], *packed.vectors),
         )
         return array("q", argument), places[-count:]
 
@@ -161,9 +156,7 @@ class Fused:
         found = self._layouts.get(sizes)
         if found is None:
             drop_oldest(self._layouts)
-            found = self._layouts[sizes] = Layout(
-                self.program, self.code, self.core.contract_scratch, sizes, self.weights.size - LINE
-            )
+            found = self._layouts[sizes] = Layout(self.program, self.code, self.core.contract_scratch, sizes)
         return found
 
     def launch(self, saved: Saved) -> None:
@@ -186,25 +179,25 @@ class Fused:
             saved.states[len(STATE) * place + DLAST] = 0 if last is None else last.data_ptr()
             saved.states[len(STATE) * place + DFIRST] = first.data_ptr()
         dx = self._empty_dx(like) if program.needs_x else None
-        results, sums = self.gradients.results(like), like.new_empty(program.buffers["sums"].width)
-        argument, at = saved.argument, self._at
-        blocks, late = self._blocks(saved, results), self.weights.late(saved.packed, saved.layout.sizes, argument)
+        argument, at, start = saved.argument, self._at, saved.results.data_ptr()
+        blocks, late = self._blocks(saved, start), self.weights.late(saved.packed, saved.layout.sizes, argument)
         argument[PACKS], argument[PACKING] = len(late) // PACK, late.buffer_info()[0]
         argument[at["dy"]], argument[at["dx"]] = dy.data_ptr(), 0 if dx is None else dx.data_ptr()
-        argument[JOB], argument[BLOCKS], argument[BIAS] = BACKWARD, len(results), sums.data_ptr()
-        argument[BLOCK] = blocks.buffer_info()[0]
+        argument[JOB], argument[BLOCKS], argument[BLOCK] = BACKWARD, len(program.blocks), blocks.buffer_info()[0]
+        argument[BIAS] = start + self.gradients.sums * program.dtype.itemsize
         self.launch(saved)
-        return dx, dfirst, self.gradients.collect(results, sums, rows, leaves, wanted)
+        return dx, dfirst, self.gradients.collect(saved.results, rows, leaves, wanted)
 
     def _empty_dx(self, x: Tensor) -> Tensor:
-        return large_pages(torch.empty_like(x)) if "dx" in self.program.graph.outputs else torch.zeros_like(x)
+        return self._pool.lend(tuple(x.shape)) if "dx" in self.program.graph.outputs else torch.zeros_like(x)
 
-    def _blocks(self, saved: Saved, results: list[Tensor]) -> array[int]:
-        """The products after the loops."""
-        blocks = array("q")
-        for block, result, width in zip(self.program.blocks, results, self.gradients.segments, strict=True):
+    def _blocks(self, saved: Saved, start: int) -> array[int]:
+        """The products after the loops, whose results lie from an address on."""
+        blocks, given = array("q"), self.gradients
+        for block, first, width in zip(self.program.blocks, given.starts, given.segments, strict=True):
             left, right = self._address(saved, block.left), self._address(saved, block.right)
-            blocks.extend((*left, *right, result.data_ptr(), block.rows, block.columns, width))
+            to = start + first * self.program.dtype.itemsize
+            blocks.extend((*left, *right, to, block.rows, block.columns, width))
         return blocks
 
     def _address(self, saved: Saved, place: Place) -> tuple[int, int]:

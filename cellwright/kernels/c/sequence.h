@@ -44,6 +44,7 @@ typedef struct {
     uint64_t *found, *known;            // their digests: [thread][piece], now and when they were packed
     const Block *block;
     const State *state;
+    real *packed;                       // weights, forward's and then in their place backward's
     real *contract, *reductions, *sum, *bias;
 } Call;
 
@@ -174,7 +175,7 @@ static int stale(const Call *c, long me, long team) {
 
 static void pack_weights(const Call *c, long me, long team) {
     if (c->job == INFER && !stale(c, me, team)) return;
-    for (long k = 0; k < c->packs; k++) core.pack(c->pack + k, me, team);
+    for (long k = 0; k < c->packs; k++) core.pack(c->pack + k, c->packed, me, team);
     barrier(c->barrier, team);
 }
 

@@ -26,7 +26,7 @@ class Step:
         self.fused, self.first = fused, tuple(s.contiguous() for s in first)
         self.state = tuple(s.clone() for s in self.first)
         B = self.state[0].shape[0]
-        team = 1 if fused.weights.size * B < SMALL else torch.get_num_threads()
+        team = 1 if fused.code.packing.size * B < SMALL else torch.get_num_threads()
         program = fused.program
         like = self.state[0].new_empty(1, B, program.input_size)
         leaves = Leaves((name, leaf.clone()) for name, leaf in leaves.items())

@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import LINE, MUCH, Sizes
-from cellwright.kernels.c.pages import LASTING, large_pages
+from cellwright.kernels.c.buffers import MUCH, Sizes
+from cellwright.kernels.c.pages import large_pages
 from cellwright.kernels.c.render import Source
 from cellwright.kernels.gradients import Leaves
 from cellwright.program import Program
-from cellwright.program.split import EARLY, STAGES, TIMED
+from cellwright.program.split import EARLY, TIMED
 from cellwright.step.atoms import Weight
 
-LANES = 16  # of the widest vector
 PACK = 13  # fields of a Pack in loops.h
 
 
@@ -31,11 +30,10 @@ class Order(NamedTuple):
 
 
 class Packed:
-    """Packed weights, forward's and then in their place backward's; what they were made from, and how to make them."""
+    """Packed weights: what they are made from, how to make them, and the memory of those that last from run to run."""
 
-    def __init__(self, size: int, dtype: torch.dtype) -> None:
-        self.memory = large_pages(torch.empty(size, dtype=dtype), LASTING)
-        self.start = self.memory.data_ptr() + -self.memory.data_ptr() % LINE  # the first line of it
+    def __init__(self, memory: Tensor) -> None:
+        self.memory = memory
         self.key: tuple[Any, ...] = ()
         self.jobs: array[int] = array("q")
         self.late: array[int] = array("q")  # the same for backward
@@ -62,29 +60,16 @@ class Weights:
         self._others = [number for number, direct in self._direct.items() if direct is None]
         self._order = [*(n for n, direct in self._direct.items() if direct is not None), *self._others]
         self._whole = all(self._is_whole(value, dims) for value, dims in code.weights)
-        self.offsets, self.size, each_step = self._sizes()
-        self.far = each_step > MUCH  # from a core, which fetches them at every step
+        self.far = code.packing.each_step * program.dtype.itemsize > MUCH  # from a core, step by step
         self._spare: dict[bool, list[Packed]] = {True: [], False: []}
 
-    def _sizes(self) -> tuple[list[int], int, int]:
-        """Where each product's weights start, in bytes; the numbers that are packed at once; the bytes of a step."""
-        starts, sizes, steps = [], {True: 0, False: 0}, dict.fromkeys(STAGES, 0)
-        for stage, place, number in self.code.packs:
-            early = stage in EARLY
-            loop = self.program.stages[stage][place]
-            product = loop.products[number]
-            total = sum(arg.width for arg in product.inputs)
-            starts.append(sizes[early] * self.program.dtype.itemsize)
-            count = -(-loop.width // LANES) * LANES * len(product.slots) * total
-            sizes[early], steps[stage] = sizes[early] + count, steps[stage] + count
-        return starts, max(sizes.values()) + LINE, max(steps[stage] for stage in TIMED) * self.program.dtype.itemsize
-
     def take(self, leaves: Leaves, sizes: Sizes) -> Packed:
-        """What to pack for a run, and where it will lie."""
+        """What to pack for a run; where no backward follows also where, for then it may be packed already."""
         try:
             packed = self._spare[sizes.keep].pop()
         except IndexError:
-            packed = Packed(self.size, self.program.dtype)
+            size = 0 if sizes.keep else self.code.packing.size
+            packed = Packed(large_pages(torch.empty(size, dtype=self.program.dtype)))
         self._point(packed, self._sources(leaves), sizes)
         return packed
 
@@ -99,8 +84,7 @@ class Weights:
         tensors = packed.held[0]
         if packed.key != self._key(tensors, sizes):
             vectors = self._point(packed, tensors, sizes)
-            last = len(argument) - len(self.offsets)
-            argument[last - len(vectors) : last] = array("q", vectors)
+            argument[len(argument) - len(vectors) :] = array("q", vectors)
         return packed.late
 
     def _point(self, packed: Packed, tensors: list[Tensor], sizes: Sizes) -> tuple[int, ...]:
@@ -163,7 +147,7 @@ class Weights:
                 matrix = matrix.t() if order.weight.transposed else matrix
                 row, column = matrix.stride()
                 from_ = matrix.data_ptr() + (order.weight.row * row + order.weight.column * column) * matrix.itemsize
-                to = packed.start + self.offsets[order.place]
+                to = self.code.packing.starts[order.place]
                 timed = order.stage in TIMED
                 team = sizes.team if timed and sizes.columns else 1
                 jobs = packed.jobs if early else packed.late

@@ -71,17 +71,17 @@ class Around:
         matrix = saved.memory[name]
         return matrix.view(-1, matrix.shape[-1])[: saved.rows]
 
-    def blocks(self, saved: Saved) -> list[Tensor]:
-        """The products after the loops, each (segments, rows, columns)."""
-        found = []
-        for block, width in zip(self.program.blocks, self.gradients.segments, strict=True):
+    def results(self, saved: Saved) -> Tensor:
+        """The products and sums after the loops, where `Gradients` looks for them."""
+        found = saved.x.new_empty(self.gradients.size)
+        for block, to in zip(self.program.blocks, self.gradients.blocks(found), strict=True):
             left = self._matrix(block.left, saved)[:, block.left.column : block.left.column + block.rows]
             right = self._matrix(block.right, saved)[:, block.right.column : block.right.column + block.columns]
-            made = left.to(saved.x.dtype).T @ right.to(saved.x.dtype)
-            found.append(made.view(block.rows, -1, width).transpose(0, 1))
+            to.copy_((left.to(saved.x.dtype).T @ right.to(saved.x.dtype)).view(to.shape))
+        found[self.gradients.sums :] = self._sums(saved)
         return found
 
-    def sums(self, saved: Saved) -> Tensor:
+    def _sums(self, saved: Saved) -> Tensor:
         """Every column that is summed over all rows."""
         real = saved.real
         names = {place.buffer for place in self.values.summed.values()}
@@ -91,5 +91,4 @@ class Around:
             totals[place.buffer][place.column : place.column + atoms[atom].width]
             for atom, place in sorted(self.values.summed.items(), key=lambda one: self.program.sums[one[0]])
         ]
-        found = torch.cat(parts) if parts else saved.x.new_zeros(0, dtype=real)
-        return found.to(saved.x.dtype)
+        return torch.cat(parts) if parts else saved.x.new_zeros(0, dtype=real)

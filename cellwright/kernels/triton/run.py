@@ -209,7 +209,7 @@ class Launched:
         for stage in ("backward", "after"):
             self._stage(stage, saved, layout)
         first = [memory[f"at_dstate{k}"][1].to(x.dtype) for k in range(len(program.widths))]
-        found = self.gradients.collect(self.around.blocks(saved), self.around.sums(saved), rows, leaves, wanted)
+        found = self.gradients.collect(self.around.results(saved), rows, leaves, wanted)
         return memory["at_dx"] if program.needs_x else None, first, found
 
 
