@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import compress
 from typing import Any, Protocol
 
 import torch
@@ -33,8 +35,14 @@ class Fused(Protocol):
     ) -> tuple[Tensor, tuple[Tensor, ...], Any]: ...
 
     def backward(
-        self, saved: Any, dy: Tensor | None, dlast: list[Tensor | None], leaves: Leaves, wanted: list[str]
-    ) -> tuple[Tensor | None, list[Tensor], dict[str, Tensor]]: ...
+        self,
+        saved: Any,
+        dy: Tensor | None,
+        dlast: Sequence[Tensor | None],
+        leaves: Leaves,
+        first: Sequence[bool],
+        wanted: list[str],
+    ) -> tuple[Tensor | None, list[Tensor | None], dict[str, Tensor]]: ...
 
 
 class Unrolled(nn.Module):
@@ -77,14 +85,10 @@ class Run(torch.autograd.Function):
         if saved is None:  # a second backward through the same graph: what was kept has been used up
             saved = fused.forward(x, tuple(states), leaves, True, ctx.ragged)[2]
         ctx.saved = None
-        wanted = [name for name, need in zip(ctx.names, ctx.needs_input_grad[5 + count :], strict=True) if need]
-        dx, dstates, found = fused.backward(saved, dy, list(dlast), leaves, wanted)
-        needs = ctx.needs_input_grad[5 : 5 + count]
-        return (
-            *(None, None, None, None, dx if ctx.needs_input_grad[4] else None),
-            *(one if need else None for one, need in zip(dstates, needs, strict=True)),
-            *(found.get(name) for name in ctx.names),
-        )
+        _, _, _, _, need_x, *needs = ctx.needs_input_grad
+        first, wanted = needs[:count], list(compress(ctx.names, needs[count:]))
+        dx, dstates, found = fused.backward(saved, dy, dlast, leaves, first, wanted)
+        return (None, None, None, None, dx if need_x else None, *dstates, *map(found.get, ctx.names))
 
 
 def run_fused(

@@ -85,19 +85,27 @@ class Gradients:
             for b, width, start in sizes
         ]
 
-    def collect(self, memory: Tensor, rows: int, leaves: Leaves, wanted: list[str]) -> dict[str, Tensor]:
+    def views(self, memory: Tensor, wanted: list[str]) -> dict[str, Tensor]:
+        """The wanted gradients that lie in `memory` in one piece, or will once backward has run."""
+        places = self._places
+        return {name: memory.as_strided(*places[name]) for name in wanted if name in places}
+
+    def collect(
+        self, views: dict[str, Tensor], memory: Tensor, rows: int, leaves: Leaves, wanted: list[str]
+    ) -> dict[str, Tensor]:
         """The gradients of the wanted parameters.
 
         Args:
+            views: what `views` gave for them.
             memory: `size` numbers or more: every block, and the sums over all rows of every column that is summed.
             rows: how many rows that were.
             leaves: the parameters.
             wanted: their names.
         """
-        places = self._places
-        found = {name: memory.as_strided(*places[name]) for name in wanted if name in places}
-        found |= {name: found[name].clone() for name in self._shared if name in found}
-        return found if len(found) == len(wanted) else found | self._composed(memory, rows, leaves, wanted)
+        for name in self._shared:
+            if name in views:
+                views[name] = views[name].clone()
+        return views if len(views) == len(wanted) else views | self._composed(memory, rows, leaves, wanted)
 
     def _composed(self, memory: Tensor, rows: int, leaves: Leaves, wanted: list[str]) -> dict[str, Tensor]:
         """Those that are put together from several pieces, or computed from them."""

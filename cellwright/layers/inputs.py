@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -34,7 +34,8 @@ def batch_of(
         check_resets(resets, tuple(x.data.shape[:1]), x.data)
         return from_packed(x, resets), True
     batched = _check_input(cell, batch_first, x)
-    check_resets(resets, tuple(x.shape[:-1]), x)
+    if resets is not None:
+        check_resets(resets, tuple(x.shape[:-1]), x)
     if lengths is not None and not batched:
         raise ShapeError("lengths are those of a batch", "x (T, I) without one", "cut x itself: x[:length]")
     if resets is not None:
@@ -47,8 +48,10 @@ def batch_of(
 
 def cast(cell: Cell, x: Any) -> Any:
     """Under autocast on the CPU the loops run in the type of the weights."""
+    if not torch.is_autocast_enabled("cpu"):
+        return x
     floats = isinstance(x, (Tensor, PackedSequence)) and (x if isinstance(x, Tensor) else x.data).is_floating_point()
-    return x.to(_weight(cell).dtype) if floats and torch.is_autocast_enabled("cpu") else x
+    return x.to(_weight(cell).dtype) if floats else x
 
 
 def map_tensors(change: Callable[[Any], Any], state: Any) -> Any:
@@ -70,15 +73,21 @@ def _to_time_first(x: Tensor, batched: bool, batch_first: bool) -> Tensor:
 
 
 def _check_input(cell: Cell, batch_first: bool, x: Tensor) -> bool:
+    """Whether there is a batch."""
+    if not isinstance(x, Tensor):
+        _refuse(cell, batch_first, type(x).__name__, "pass a tensor")
+    shape = x.shape
+    batched = len(shape) == 3
+    if not (batched or len(shape) == 2) or shape[-1] != cell.input_size or shape[batched and batch_first] < 1:
+        _refuse(cell, batch_first, f"a tensor of shape {tuple(shape)}", "reshape x to {}")
+    _check_type(cell, x)
+    return batched
+
+
+def _refuse(cell: Cell, batch_first: bool, came: str, instead: str) -> NoReturn:
     layout = "(B, T, I)" if batch_first else "(T, B, I)"
     rule = f"x is {layout}, or (T, I) without a batch, with I = {cell.input_size} columns and T at least 1"
-    if not isinstance(x, Tensor):
-        raise ShapeError(rule, type(x).__name__, "pass a tensor")
-    time = 1 if batch_first and x.dim() == 3 else 0
-    if x.dim() not in (2, 3) or x.shape[-1] != cell.input_size or x.shape[time] < 1:
-        raise ShapeError(rule, f"a tensor of shape {tuple(x.shape)}", f"reshape x to {layout}")
-    _check_type(cell, x)
-    return x.dim() == 3
+    raise ShapeError(rule, came, instead.format(layout))
 
 
 def _check_columns(cell: Cell, x: Tensor, what: str) -> None:

@@ -20,7 +20,8 @@ def pool():
 def test_what_is_lent_has_a_shape_and_room_ahead(pool):
     lent = pool.lend((3, 5, 7), ahead=11)
     assert (lent.shape, lent.dtype, lent.storage_offset()) == ((3, 5, 7), torch.float32, 0)
-    assert lent.is_contiguous() and lent._base is None
+    assert lent.is_contiguous()
+    assert lent._base is None
     assert (lent.data_ptr() - 11 * 4) % 64 == 0
     assert pool.lend((0, 4)).shape == (0, 4)
 

@@ -158,7 +158,7 @@ def _forward(
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     named = _find(name)
     y, last, saved = named.forward(x, states, weights, ragged, keep)
-    y = torch.from_numpy(y.numpy()) if y.data_ptr() % ALIGNED == 0 else y.clone()  # with a storage of its own
+    y = y if y.data_ptr() % ALIGNED == 0 else y.clone()
     return y, list(last), _issue(named, saved if keep else None)
 
 
@@ -197,10 +197,10 @@ def _backward(
         saved = named.forward(x, states, weights, ragged, True)[2]
     else:
         ticket.saved = None  # backward uses it up
-    needs = wanted[1 + len(states) :]
+    first, needs = wanted[1 : 1 + len(states)], wanted[1 + len(states) :]
     names = [one for one, need in zip(named.names, needs, strict=True) if need]
     leaves = Leaves(zip(named.names, weights, strict=True))
-    dx, dstates, found = named.fused.backward(saved, dy, dlast, leaves, names)
+    dx, dstates, found = named.fused.backward(saved, dy, dlast, leaves, first, names)
     grads = [dx, *dstates, *(found.get(one) for one in named.names)]
     like = [x, *states, *weights]
     return _apart([grad for grad, need in zip(grads, wanted, strict=True) if need and grad is not None], like)

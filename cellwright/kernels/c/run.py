@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from array import array
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import Layout, Saved, Sizes, columns_shared, kept_apart
+from cellwright.kernels.c.buffers import LINE, Layout, Saved, Sizes, columns_shared, kept_apart
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.openmp import launch, thread_functions
@@ -135,7 +136,7 @@ class Fused:
         saved.results = self._pool.lend((self._results,)) if sizes.keep else packed.memory
         saved.argument[PACKED] = saved.results.data_ptr()
         barrier = saved.barrier.buffer_info()[0]
-        saved.argument[BARRIER] = barrier + -barrier % 64
+        saved.argument[BARRIER] = barrier + -barrier % LINE
         return saved
 
     def _argument(self, saved: Saved, steps: Steps) -> tuple[array[int], array[int]]:
@@ -167,26 +168,35 @@ class Fused:
     # Backward.
 
     def backward(
-        self, saved: Saved, dy: Tensor | None, dlast: list[Tensor | None], leaves: Leaves, wanted: list[str]
-    ) -> tuple[Tensor | None, list[Tensor], dict[str, Tensor]]:
-        """Gradients of x, of the first states and of the wanted parameters; uses up what was saved."""
+        self,
+        saved: Saved,
+        dy: Tensor | None,
+        dlast: Sequence[Tensor | None],
+        leaves: Leaves,
+        first: Sequence[bool],
+        wanted: list[str],
+    ) -> tuple[Tensor | None, list[Tensor | None], dict[str, Tensor]]:
+        """Gradients of x, of those first states and of the parameters that are wanted; uses up what was saved."""
         program, (rows, B, *_) = self.program, saved.layout.sizes
         like = saved.held[0]
         dy = like.new_zeros(rows, program.output_size) if dy is None else dy.contiguous()
         came = [None if one is None else one.contiguous() for one in dlast]
-        dfirst = [like.new_empty(B, width) for width in program.widths]
-        for place, (last, first) in enumerate(zip(came, dfirst, strict=True)):
-            saved.states[len(STATE) * place + DLAST] = 0 if last is None else last.data_ptr()
-            saved.states[len(STATE) * place + DFIRST] = first.data_ptr()
+        dfirst = [
+            like.new_empty(B, width) if wants else None for width, wants in zip(program.widths, first, strict=True)
+        ]
+        for place in range(len(dfirst)):
+            saved.states[len(STATE) * place + DLAST] = address_of(came[place])
+            saved.states[len(STATE) * place + DFIRST] = address_of(dfirst[place])
         dx = self._empty_dx(like) if program.needs_x else None
         argument, at, start = saved.argument, self._at, saved.results.data_ptr()
         blocks, late = self._blocks(saved, start), self.weights.late(saved.packed, saved.layout.sizes, argument)
         argument[PACKS], argument[PACKING] = len(late) // PACK, late.buffer_info()[0]
-        argument[at["dy"]], argument[at["dx"]] = dy.data_ptr(), 0 if dx is None else dx.data_ptr()
+        argument[at["dy"]], argument[at["dx"]] = dy.data_ptr(), address_of(dx)
         argument[JOB], argument[BLOCKS], argument[BLOCK] = BACKWARD, len(program.blocks), blocks.buffer_info()[0]
         argument[BIAS] = start + self.gradients.sums * program.dtype.itemsize
+        views = self.gradients.views(saved.results, wanted)  # before the loops take the caches from Python
         self.launch(saved)
-        return dx, dfirst, self.gradients.collect(saved.results, rows, leaves, wanted)
+        return dx, dfirst, self.gradients.collect(views, saved.results, rows, leaves, wanted)
 
     def _empty_dx(self, x: Tensor) -> Tensor:
         return self._pool.lend(tuple(x.shape)) if "dx" in self.program.graph.outputs else torch.zeros_like(x)
@@ -216,6 +226,11 @@ class Steps(NamedTuple):
     start: int
     resets: int
     held: object  # what they point into
+
+
+def address_of(tensor: Tensor | None) -> int:
+    """Where its numbers lie; 0 for none."""
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def drop_oldest(cache: dict[Any, Any]) -> None:

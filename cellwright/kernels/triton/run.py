@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from types import ModuleType
@@ -187,14 +187,21 @@ class Launched:
     # Backward.
 
     def backward(
-        self, saved: Saved, dy: Tensor | None, dlast: list[Tensor | None], leaves: Leaves, wanted: list[str]
-    ) -> tuple[Tensor | None, list[Tensor], dict[str, Tensor]]:
-        """Gradients of x, of the first states and of the wanted parameters; uses up what was saved."""
+        self,
+        saved: Saved,
+        dy: Tensor | None,
+        dlast: Sequence[Tensor | None],
+        leaves: Leaves,
+        first: Sequence[bool],
+        wanted: list[str],
+    ) -> tuple[Tensor | None, list[Tensor | None], dict[str, Tensor]]:
+        """Gradients of x, of those first states and of the parameters that are wanted; uses up what was saved."""
         with _alone_on(saved.x.device):
-            return self._backward(saved, dy, dlast, leaves, wanted)
+            dx, dfirst, found = self._backward(saved, dy, dlast, leaves, wanted)
+        return dx, [one if wants else None for one, wants in zip(dfirst, first, strict=True)], found
 
     def _backward(
-        self, saved: Saved, dy: Tensor | None, dlast: list[Tensor | None], leaves: Leaves, wanted: list[str]
+        self, saved: Saved, dy: Tensor | None, dlast: Sequence[Tensor | None], leaves: Leaves, wanted: list[str]
     ) -> tuple[Tensor | None, list[Tensor], dict[str, Tensor]]:
         program, x, memory = self.program, saved.x, saved.memory
         real, rows, B = saved.real, saved.rows, saved.B
@@ -209,7 +216,8 @@ class Launched:
         for stage in ("backward", "after"):
             self._stage(stage, saved, layout)
         first = [memory[f"at_dstate{k}"][1].to(x.dtype) for k in range(len(program.widths))]
-        found = self.gradients.collect(self.around.results(saved), rows, leaves, wanted)
+        results = self.around.results(saved)
+        found = self.gradients.collect(self.gradients.views(results, wanted), results, rows, leaves, wanted)
         return memory["at_dx"] if program.needs_x else None, first, found
 
 
