@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from cellwright.kernels.c import buffers
+
 AS_SHIPPED = {"test_build", "test_contract", "test_fused", "test_openmp", "test_vector", "test_fused_compiling"}
 
 
@@ -12,3 +14,9 @@ def compiled_quickly(request, monkeypatch):
     """Less optimisation, half the time of the compiler."""
     if request.module.__name__.rpartition(".")[2] not in AS_SHIPPED:
         monkeypatch.setenv("CELLWRIGHT_CFLAGS", f"-O1 {os.environ.get('CELLWRIGHT_CFLAGS', '')}")
+
+
+@pytest.fixture(autouse=True)
+def columns_shared_by_small_cells(monkeypatch):
+    """The cells of tests are small, and would never share columns: they do where a thread has less than 6 rows."""
+    monkeypatch.setattr(buffers, "SHARED", (*buffers.SHARED, (-1, 5.5)))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import cellwright as cw
 from cellwright.cells import GRU, LIBRARY, LSTM, RNN
-from cellwright.kernels.c import run
-from cellwright.kernels.c.buffers import columns_shared
+from cellwright.kernels.c import buffers, run
+from cellwright.kernels.c.buffers import FAR, SHARED, columns_shared
 from tests.oracle import CORE, as_function, assert_alike, closeness, drawn_inputs, flat, results_and_gradients, twins
 
 SIZES = [(1, 1), (2, 7), (3, 65)]  # inputs, units: one, less than a vector, one more than whole vectors
@@ -86,31 +86,43 @@ def test_sizes_that_are_laid_out_in_another_way(cell):
     check(cell, 3, 29)
 
 
-@pytest.mark.parametrize("batch", [1, 13, 40, 150])  # tiles that fetch what comes next: none, some, all; rows shared
+@pytest.mark.parametrize("batch", [1, 13, 40, 150])  # tiles that fetch what comes next: none, some, all
 @pytest.mark.parametrize(
     "cell",
-    [RNN(420, 421), LIBRARY["lstm-layernorm"](9, 213), GRU(330, 241)],
+    [RNN(520, 521), LIBRARY["lstm-layernorm"](9, 261), GRU(330, 241)],  # the first two share columns up to 32 rows
     ids=["what x brings is made before", "sums of rows", "three products"],
 )
 def test_weights_that_come_from_afar(cell, batch):
     layer = cw.Recurrent(cell.double(), backend="c")
-    assert next(layer.choices()).entry.fused.weights.far
+    assert next(layer.choices()).entry.fused.weights.each_step > FAR
     check(cell, 5, batch)
 
 
 @pytest.mark.parametrize("batch", [1, 13, 40])
 def test_what_is_made_before_for_a_window_of_steps(batch):
-    fused, plain = twins(RNN(420, 421).double())
-    x = torch.randn(2 * run.Sizes(0, batch, 2, False, True).window + 1, batch, 420, dtype=torch.float64)
+    fused, plain = twins(RNN(520, 521).double())
+    x = torch.randn(2 * run.Sizes(0, batch, 2, False, True).window + 1, batch, 520, dtype=torch.float64)
     with torch.no_grad(), threads(2):
         torch.testing.assert_close(fused(x)[0], plain(x)[0], atol=1e-12, rtol=1e-12)
 
 
-def test_threads_share_columns_where_rows_are_few_or_weights_many():
-    near = [batch for batch in range(1, 200) if columns_shared(batch, 2, far=False)]
-    far = [batch for batch in range(1, 200) if columns_shared(batch, 2, far=True)]
-    assert (near, far) == ([*range(1, 12)], [*range(1, 129)])
-    assert not columns_shared(1, 1, far=True)
+def test_threads_share_columns_where_rows_are_few_for_their_weights(monkeypatch):
+    monkeypatch.setattr(buffers, "SHARED", SHARED)
+    most = [
+        max(batch for batch in range(200) if not batch or columns_shared(batch, 2, weights))
+        for least, _ in SHARED
+        for weights in (least, least + 1)
+    ]
+    assert most == [6, 24, 1, 6, 0, 1]
+    assert not columns_shared(1, 1, 1 << 30)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 11])
+@pytest.mark.parametrize("name", [*CORE, "lstm-layernorm"])
+def test_few_rows_each_with_one_thread(name, batch, monkeypatch):
+    monkeypatch.setattr(buffers, "SHARED", SHARED)
+    with threads(2):
+        check(LIBRARY[name](3, 37), 4, batch)
 
 
 def test_rows_a_power_of_two_apart_are_kept_apart_and_no_others():

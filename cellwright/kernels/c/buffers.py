@@ -15,9 +15,9 @@ from cellwright.program import Program
 LINE = 64  # bytes: buffers start at lines of the cache
 CHUNK = 96  # rows, as in loops.h
 FEW_ROWS = 3  # of a tile that takes more columns
-TILE_ROWS = 6  # of the tiles that fill the registers, as in loops.h
-MUCH = 5 << 18  # bytes of weights that a core's own cache no longer holds beside all else
-MANY_ROWS = 64  # of a thread: its products take longer than the weights to come
+FAR = 5 << 18  # bytes of weights that a core's own cache no longer holds beside all else: tiles fetch what comes next
+SHARED = ((9 << 18, 12.0), (1 << 20, 3.0), (1 << 18, 0.5))
+"""Bytes of weights that a loop reads at every step; with more, rows a thread up to which columns are shared."""
 OURS = ("d", "kept", "hoisted", "scratch")  # matrices that nobody else sees
 CROWDED = 256  # columns: rows of float32 1 KiB apart share a quarter, 4 KiB apart a single one, of a cache's places
 ODD = 16  # columns more: a line of the cache in float32, two in float64
@@ -30,17 +30,19 @@ def kept_apart(program: Program) -> Program:
     return dataclasses.replace(program, buffers={**program.buffers, **wider})
 
 
-def columns_shared(B: int, team: int, far: bool) -> bool:
+def columns_shared(B: int, team: int, weights: int) -> bool:
     """Whether threads share the columns of every row, with a barrier a pass, or each takes rows of its own.
 
-    Columns where rows would be few, or where each thread would fetch, step by step, all of many weights for its rows.
+    With rows of its own a thread never waits, and fetches nothing that others computed. But it reads all weights, and
+    few rows take less time than many weights take to come.
 
     Args:
         B: rows of the batch.
         team: threads.
-        far: whether weights are so many that a core fetches them from afar at every step.
+        weights: bytes that a loop over time reads at every step.
     """
-    return team > 1 and (TILE_ROWS * team > B or (far and MANY_ROWS * team >= B))
+    most = next((rows for least, rows in SHARED if weights > least), 0.0)
+    return team > 1 and team * most >= B
 
 
 class Sizes(NamedTuple):
@@ -62,7 +64,7 @@ class Sizes(NamedTuple):
     @property
     def few(self) -> bool:
         """Whether tiles of the loops over time have too few rows to fill the registers, and get more columns."""
-        return self.B <= FEW_ROWS
+        return (self.B if self.columns else -(-self.B // self.team)) <= FEW_ROWS
 
     @property
     def window(self) -> int:

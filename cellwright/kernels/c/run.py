@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import LINE, Layout, Saved, Sizes, columns_shared, kept_apart
+from cellwright.kernels.c.buffers import FAR, LINE, Layout, Saved, Sizes, columns_shared, kept_apart
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.openmp import launch, thread_functions
@@ -104,7 +104,7 @@ class Fused:
 
     def sizes(self, rows: int, B: int, team: int, keep: bool, apart: bool = False) -> Sizes:
         """What decides the memory of a run, and how its threads share the work."""
-        return Sizes(rows, B, team, keep, columns_shared(B, team, self.weights.far), apart)
+        return Sizes(rows, B, team, keep, columns_shared(B, team, self.weights.each_step), apart)
 
     def steps(self, x: Tensor, B: int, ragged: Ragged | None) -> Steps:
         """Where in memory it says which rows are which step's."""
@@ -146,7 +146,7 @@ class Fused:
         names = (*self._names, "contract", "reductions", "sum", *(f"old{place}" for place in range(count)))
         places = layout.places(saved.memory.start, names)
         argument = (
-            *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.far, 0, layout.scratch_rows),
+            *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.each_step > FAR, 0, layout.scratch_rows),
             *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
             *(sizes.window, layout.contract, steps.start, steps.resets, *thread_functions()),
             *(0, *packed.fields, 0, 0, 0, *places[-count - 3 : -count], 0, *places[: -count - 3], *packed.vectors),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import MUCH, Sizes
+from cellwright.kernels.c.buffers import Sizes
 from cellwright.kernels.c.pages import large_pages
 from cellwright.kernels.c.render import Source
 from cellwright.kernels.gradients import Leaves
@@ -60,7 +60,7 @@ class Weights:
         self._others = [number for number, direct in self._direct.items() if direct is None]
         self._order = [*(n for n, direct in self._direct.items() if direct is not None), *self._others]
         self._whole = all(self._is_whole(value, dims) for value, dims in code.weights)
-        self.far = code.packing.each_step * program.dtype.itemsize > MUCH  # from a core, step by step
+        self.each_step = code.packing.each_step * program.dtype.itemsize  # bytes that a loop reads
         self._spare: dict[bool, list[Packed]] = {True: [], False: []}
 
     def take(self, leaves: Leaves, sizes: Sizes) -> Packed:
