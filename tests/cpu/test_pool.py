@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cellwright as cw
-from cellwright.cells import LSTM, RNN
+from cellwright.cells import LIBRARY, LSTM, RNN
 from cellwright.kernels.c import pool as pools
 from cellwright.kernels.c.pool import Pool
 
@@ -119,3 +119,18 @@ def test_what_waits_can_be_given_back_to_the_system():
     cw.Recurrent(RNN(3, 8), backend="c")(torch.randn(6, 4, 3))
     pools.empty()
     assert pools.pool(torch.float32).idle == 0
+
+
+@pytest.mark.parametrize("name", ["lstm", "lstmp"])  # y is a state, or memory of its own
+def test_what_no_backward_follows_is_freed_without_the_garbage_collector(name):
+    layer, x = cw.Recurrent(LIBRARY[name](3, 8), backend="c"), torch.randn(6, 4, 3)
+    layer(x)
+    gc.collect()
+    gc.disable()
+    try:
+        before = pools.pool(torch.float32).used
+        for _ in range(3):
+            layer(x)
+        assert pools.pool(torch.float32).used == before
+    finally:
+        gc.enable()

@@ -98,7 +98,7 @@ class Fused:
             known = (program.widths[place], saved.layout.depths[place] > 2 * B, argument[at[f"state{place}"]])
             carry, old = argument[at[f"dstate{place}"]], saved.old[place]
             saved.states.extend((*known, old, first.data_ptr(), last.data_ptr(), carry, 0, 0))
-        saved.held = (x, states, y, steps)
+        saved.held = (x, states, y.untyped_storage(), steps)  # not y itself, whose graph holds what is saved
         self.launch(saved)
         return y, tuple(outputs), saved
 
