@@ -15,6 +15,7 @@ from cellwright.errors import SettingError
 from cellwright.kernels import Choice, choose, run_cell
 from cellwright.layers.building import build
 from cellwright.layers.dropout import Dropout
+from cellwright.layers.explaining import Explaining
 from cellwright.layers.inputs import batch_of, cast, from_time_first, map_tensors
 from cellwright.layers.sequences import Batch, Part, Runner, State, places, stack, to_given
 from cellwright.layers.states import States
@@ -22,7 +23,7 @@ from cellwright.layers.stream import Stream, refuse_stream
 from cellwright.step import Ragged
 
 
-class Recurrent(nn.Module):
+class Recurrent(Explaining, nn.Module):
     """A layer that runs a cell over whole sequences.
 
     >>> import torch
@@ -63,7 +64,6 @@ class Recurrent(nn.Module):
         if isinstance(num_layers, bool) or not isinstance(num_layers, int) or num_layers < 1:
             raise SettingError("num_layers is a whole number of at least 1", repr(num_layers), "write num_layers=1")
         self.num_layers, self.bidirectional, self.batch_first = num_layers, bidirectional, batch_first
-        self.directions = 2 if bidirectional else 1
         self.cells = nn.ModuleList(build(cell, num_layers, self.directions))
         self.dropout = Dropout(dropout, held_dropout)
         if dropout and num_layers == 1:
@@ -73,10 +73,15 @@ class Recurrent(nn.Module):
             for _ in self.choices():  # refuse an impossible backend now, not at the first batch
                 pass
 
-    def choices(self) -> Iterator[Choice]:
-        """The backend of every cell, in the order of `cells`."""
+    @property
+    def directions(self) -> int:
+        """2 where every layer also reads from the end, else 1."""
+        return 2 if self.bidirectional else 1
+
+    def chosen(self) -> Iterator[tuple[Cell, Choice]]:
+        """Every cell and its backend, in the order of `cells`."""
         for cell in self._cells():
-            yield choose(cell, self.backend)
+            yield cell, choose(cell, self.backend)
 
     def _cells(self) -> tuple[Cell, ...]:
         cells: Any = self._modules["cells"]  # a walk through nn.Module's own lookup takes longer
@@ -184,34 +189,6 @@ class Recurrent(nn.Module):
     def parts(self) -> list[Part]:
         """Every cell and its weights, layer by layer, in each forward before backward."""
         return [Part(cell, {**dict(cell.named_parameters()), **dict(cell.named_buffers())}) for cell in self._cells()]
-
-    def explain(self) -> str:
-        """Which backend runs every cell, why, and its plan: what is done before, in and after the loop over time.
-
-        >>> from cellwright.cells import RNN
-        >>> print(Recurrent(RNN(3, 5), backend="eager").explain())
-        layer 0, forward: RNN(3, 5)
-          backend eager; asked for by name: the equations step by step in a Python loop
-        """
-        lines = []
-        for place, (cell, choice) in enumerate(zip(self._cells(), self.choices(), strict=True)):
-            layer, direction = divmod(place, self.directions)
-            lines.append(f"layer {layer}, {'backward' if direction else 'forward'}: {cell.in_one_line()}")
-            lines.append(f"  backend {choice.backend}; {choice.reason}")
-            if choice.entry is not None and choice.entry.fused is not None:
-                lines += [f"    {line}" for line in str(choice.entry.fused.program).splitlines()]
-        return "\n".join(lines)
-
-    def source(self) -> str:
-        """The C that was generated for the cells of this layer: each once, in the order of the cells.
-
-        >>> from cellwright.cells import RNN
-        >>> Recurrent(RNN(3, 5), backend="eager").source()
-        ''
-        """
-        entries = [choice.entry for choice in self.choices()]
-        texts = [entry.fused.code.text for entry in entries if entry is not None and entry.fused is not None]
-        return "\n".join(dict.fromkeys(texts))
 
     def extra_repr(self) -> str:
         return (

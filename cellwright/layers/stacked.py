@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,9 @@ from cellwright.cells.stacked import (
     template,
 )
 from cellwright.errors import SettingError
-from cellwright.kernels import BACKENDS, run_weights
+from cellwright.kernels import BACKENDS, Choice, choose, run_weights
+from cellwright.kernels.torch_nn import run_torch
+from cellwright.layers.explaining import Explaining
 from cellwright.layers.sequences import Batch, Part, Runner, State, from_packed, stack, to_given
 from cellwright.layers.states import States
 from cellwright.layers.stream import Stream, refuse_stream
@@ -23,7 +26,7 @@ from cellwright.step import Ragged
 FUSED = (torch.float32, torch.float64)
 
 
-class Standard(nn.RNNBase):
+class Standard(Explaining, nn.RNNBase):
     """What the three have in common: torch.nn's weights and checks, cells of our own on them."""
 
     torch_class: ClassVar[type[nn.RNNBase]]
@@ -145,6 +148,18 @@ class Standard(nn.RNNBase):
         first = [None if rows is None else tuple(s[layer] for s in rows) for layer in range(self.num_layers)]
         cells = [(*part, state) for part, state in zip(self.parts(), first, strict=True)]
         return Stream(cells, self.backend, batch_size)
+
+    def chosen(self) -> Iterator[tuple[Cell, Choice]]:
+        """Every cell and its backend, layer by layer, in each forward before backward."""
+        first, words = self._first(), self.mode.split("_")[0]
+        for layer in range(self.num_layers):
+            cell = self.cell(layer)
+            if self._plain() and (self.backend == "torch" or first.device.type != "cpu" or first.dtype not in FUSED):
+                why = "asked for by name" if self.backend == "torch" else f"for {first.dtype} on {first.device.type}"
+                choice = Choice("torch", run_torch, f"{why}: PyTorch's own {words} runs it")
+            else:
+                choice = choose(cell, self.backend, first.detach())
+            yield from [(cell, choice)] * self.directions
 
     def parts(self) -> list[Part]:
         """Every cell and its weights, layer by layer, in each forward before backward."""

@@ -326,3 +326,16 @@ def test_layers_of_different_sizes_are_refused_where_they_make_no_sense():
         cw.LSTM(4, [3], 2)
     with pytest.raises(cw.errors.SettingError, match="first states are learned where all layers have one size"):
         cw.GRU(4, [3, 5], 2, learn_state=True)
+
+
+def test_what_runs_a_layer_is_told():
+    told = cw.GRU(I, H, 2, bidirectional=True).explain()
+    assert [line.split(":")[0] for line in told.splitlines() if line[0] != " "] == [
+        f"layer {layer}, {way}" for layer in (0, 1) for way in ("forward", "backward")
+    ]
+    assert told.count("  backend c; on the CPU it is the fastest") == 4
+    assert "r = sigmoid(xr_0 + hr_0)" in told
+    assert "StackedGRU" in cw.GRU(I, H).source()
+    assert cw.GRU(I, H, backend="eager").source() == ""
+    assert "backend torch; for torch.float16 on cpu: PyTorch's own LSTM runs it" in cw.LSTM(I, H).half().explain()
+    assert "backend c" in cw.GRU(I, H, reset_after=False, backend="auto").explain()
