@@ -34,6 +34,8 @@ class Fused(Protocol):
         self, x: Tensor, states: tuple[Tensor, ...], leaves: Leaves, keep: bool, ragged: Ragged | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], Any]: ...
 
+    def moved(self, saved: Any) -> bool: ...
+
     def backward(
         self,
         saved: Any,
@@ -66,8 +68,9 @@ class Run(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         states, weights = tensors[: len(fused.program.widths)], tensors[len(fused.program.widths) :]
         leaves = Leaves(zip(names, weights, strict=True))
-        y, last, saved = fused.forward(x, states, leaves, True, ragged)
-        ctx.fused, ctx.cell, ctx.names, ctx.ragged, ctx.saved = fused, cell, names, ragged, saved
+        keep = not _hooked()
+        y, last, saved = fused.forward(x, states, leaves, keep, ragged)
+        ctx.fused, ctx.cell, ctx.names, ctx.ragged, ctx.saved = fused, cell, names, ragged, saved if keep else None
         ctx.save_for_backward(x, *tensors, y)
         ctx.set_materialize_grads(False)
         return y, *last
@@ -75,14 +78,14 @@ class Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *dlast: Tensor | None) -> tuple[Any, ...]:
         x, *tensors, _ = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _batched(dy, *dlast):
             return (None, None, None, None, *_differentiable(ctx, x, tensors, dy, dlast))
         fused: Fused = ctx.fused
         count = len(fused.program.widths)
         states, weights = tensors[:count], tensors[count:]
         leaves = Leaves(zip(ctx.names, weights, strict=True))
         saved = ctx.saved
-        if saved is None:  # a second backward through the same graph: what was kept has been used up
+        if saved is None or fused.moved(saved):  # not kept, used up by a backward before, or no longer there
             saved = fused.forward(x, tuple(states), leaves, True, ctx.ragged)[2]
         ctx.saved = None
         _, _, _, _, need_x, *needs = ctx.needs_input_grad
@@ -108,17 +111,30 @@ def run_fused(
     return y, last
 
 
+def _hooked() -> bool:
+    """Whether hooks take what graphs save (checkpoints, `save_on_cpu`): they are to have all of it."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
+def _batched(*grads: Tensor | None) -> bool:
+    """Whether these are many gradients at once, as with `is_grads_batched`."""
+    kinds = torch._C._functorch
+    found = (one for one in grads if one is not None)
+    return any(kinds.is_batchedtensor(one) or kinds.is_legacy_batchedtensor(one) for one in found)
+
+
 def _differentiable(
     ctx: Any, x: Tensor, tensors: list[Tensor], dy: Tensor | None, dlast: tuple[Tensor | None, ...]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients by the reference loop, so that they can be differentiated again."""
+    """The gradients by the reference loop, so that they can be differentiated again, or many be taken at once."""
+    graph = torch.is_grad_enabled()
     count = len(ctx.fused.program.widths)
     given = {f"cell.{name}": tensor for name, tensor in zip(ctx.names, tensors[count:], strict=True)}
-    outputs = torch.func.functional_call(Unrolled(ctx.cell), given, (x, tuple(tensors[:count]), ctx.ragged))
+    with torch.enable_grad():
+        outputs = torch.func.functional_call(Unrolled(ctx.cell), given, (x, tuple(tensors[:count]), ctx.ragged))
     pairs = [(o, g) for o, g in zip(outputs, (dy, *dlast), strict=True) if g is not None and o.requires_grad]
     needs = ctx.needs_input_grad[4:]
     inputs = [tensor for tensor, need in zip((x, *tensors), needs, strict=True) if need]
-    grads = iter(
-        torch.autograd.grad([o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True)
-    )
+    weights = [g for _, g in pairs]
+    grads = iter(torch.autograd.grad([o for o, _ in pairs], inputs, weights, create_graph=graph, allow_unused=True))
     return tuple(next(grads) if need else None for need in needs)

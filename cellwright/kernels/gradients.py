@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import accumulate
 from operator import mul
 from typing import Any
@@ -23,6 +24,8 @@ class Leaves(dict[Any, Tensor]):
 
 Strided = tuple[tuple[int, ...], tuple[int, ...], int]
 """Of a tensor in flat memory: its shape, its strides, and where it starts."""
+View = Callable[[tuple[int, ...], tuple[int, ...], int], Tensor]
+"""Makes that tensor: one without a base or a counter of changes in common with others."""
 ALIGNED = 16  # numbers: a block starts at a line of the cache
 
 
@@ -85,19 +88,19 @@ class Gradients:
             for b, width, start in sizes
         ]
 
-    def views(self, memory: Tensor, wanted: list[str]) -> dict[str, Tensor]:
-        """The wanted gradients that lie in `memory` in one piece, or will once backward has run."""
+    def views(self, view: View, wanted: list[str]) -> dict[str, Tensor]:
+        """The wanted gradients that lie in memory in one piece, or will once backward has run."""
         places = self._places
-        return {name: memory.as_strided(*places[name]) for name in wanted if name in places}
+        return {name: view(*places[name]) for name in wanted if name in places}
 
     def collect(
-        self, views: dict[str, Tensor], memory: Tensor, rows: int, leaves: Leaves, wanted: list[str]
+        self, views: dict[str, Tensor], view: View, rows: int, leaves: Leaves, wanted: list[str]
     ) -> dict[str, Tensor]:
         """The gradients of the wanted parameters.
 
         Args:
             views: what `views` gave for them.
-            memory: `size` numbers or more: every block, and the sums over all rows of every column that is summed.
+            view: into `size` numbers or more: every block, and the sums over all rows of every column that is summed.
             rows: how many rows that were.
             leaves: the parameters.
             wanted: their names.
@@ -105,9 +108,9 @@ class Gradients:
         for name in self._shared:
             if name in views:
                 views[name] = views[name].clone()
-        return views if len(views) == len(wanted) else views | self._composed(memory, rows, leaves, wanted)
+        return views if len(views) == len(wanted) else views | self._composed(view, rows, leaves, wanted)
 
-    def _composed(self, memory: Tensor, rows: int, leaves: Leaves, wanted: list[str]) -> dict[str, Tensor]:
+    def _composed(self, view: View, rows: int, leaves: Leaves, wanted: list[str]) -> dict[str, Tensor]:
         """Those that are put together from several pieces, or computed from them."""
 
         def leaf(name: Any) -> Tensor:
@@ -115,34 +118,26 @@ class Gradients:
                 return leaves[name]
             kind, number, detail = name
             if kind == "sum":
-                parts = [self._summed(part, memory, rows) for part in self.program.batch_sums[number]]
+                parts = [self._summed(part, view, rows) for part in self.program.batch_sums[number]]
                 return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(detail)
-            one = [self._product(number + k, memory) for k in range(detail or 1)]
+            one = [self._product(number + k, view) for k in range(detail or 1)]
             return one[0].contiguous() if detail is None else torch.stack(one)  # some kernels overlook strides
 
         given = self.program.gradients
         others = {name: given[name] for name in wanted if name in given and name not in self._places}
         values = self.program.tape.replay(others.values(), leaf) if others else {}
-        taken = {tensor.untyped_storage().data_ptr() for tensor in (memory, *leaves.values())}
-        return {name: _own(values[number], taken) for name, number in others.items()}
+        return {name: values[number].clone() for name, number in others.items()}  # in memory that nothing else has
 
-    def _product(self, number: int, memory: Tensor) -> Tensor:
+    def _product(self, number: int, view: View) -> Tensor:
         grid = self.program.products[number]
-        lines = [[memory.as_strided(*self._part_at(part, False)) for part in line] for line in grid]
+        lines = [[view(*self._part_at(part, False)) for part in line] for line in grid]
         found = _joined([_joined(line, 1) for line in lines], 0)
         return found.t() if self.program.turned[number] else found
 
-    def _summed(self, part: tuple[int, int] | float, memory: Tensor, rows: int) -> Tensor:
+    def _summed(self, part: tuple[int, int] | float, view: View, rows: int) -> Tensor:
         if isinstance(part, tuple):
-            return memory[self.sums + part[0] : self.sums + part[0] + part[1]]
-        return memory.new_full((1,), part * rows)
-
-
-def _own(found: Tensor, taken: set[int]) -> Tensor:
-    """The same in memory that nothing else has, for a gradient may be changed in place."""
-    found = found.clone() if found.untyped_storage().data_ptr() in taken else found
-    taken.add(found.untyped_storage().data_ptr())
-    return found
+            return view((part[1],), (1,), self.sums + part[0])
+        return view((1,), (1,), 0).new_full((1,), part * rows)
 
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:

@@ -6,9 +6,7 @@ import dataclasses
 from array import array
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
-from cellwright.kernels.c.pool import Piece, Pool
+from cellwright.kernels.c.pool import Lent, Piece, Pool
 from cellwright.kernels.c.render import Source
 from cellwright.program import Program
 
@@ -149,7 +147,7 @@ class Saved:
     def __init__(self, pool: Pool, memory: Piece, layout: Layout, weights: Any, packed: Any) -> None:
         self._pool, self._weights = pool, weights
         self.memory, self.layout, self.packed = memory, layout, packed
-        self.results: Tensor  # where backward leaves products and sums, for good; until then packed weights
+        self.results: Lent  # where backward leaves products and sums, for good; until then packed weights
         self.barrier = array("q", bytes(256))
         self.states: array[int] = array("q")
         self.old: array[int] = array("q")  # of every state, what steps begin with, where that lies apart

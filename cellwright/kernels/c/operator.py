@@ -193,7 +193,7 @@ def _backward(
     named = _find(name)
     ticket = _tickets.pop(int(held[0]), None)
     saved = None if ticket is None else ticket.saved
-    if ticket is None or saved is None:
+    if ticket is None or saved is None or named.fused.moved(saved):
         saved = named.forward(x, states, weights, ragged, True)[2]
     else:
         ticket.saved = None  # backward uses it up
@@ -212,7 +212,8 @@ def _apart(tensors: list[Tensor], others: list[Tensor]) -> list[Tensor]:
     found = []
     for tensor in tensors:
         place = tensor.untyped_storage().data_ptr()
-        fine = tensor.is_contiguous() and tensor.storage_offset() == 0 and place not in taken
+        starts = tensor.storage_offset() == 0 and tensor.data_ptr() % ALIGNED == 0
+        fine = tensor.is_contiguous() and starts and place not in taken
         found.append(tensor if fine else tensor.clone(memory_format=torch.contiguous_format))
         taken.add(place)
     return found

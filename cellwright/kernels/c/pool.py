@@ -51,10 +51,14 @@ class Pool:
             shape: of the tensor.
             ahead: how many more numbers there is room for ahead of its first.
         """
+        return torch.from_numpy(self.array(shape, ahead))
+
+    def array(self, shape: tuple[int, ...], ahead: int = 0) -> Lent:
+        """The same as an array, for views that are tensors of their own: see `view`."""
         piece = self.take(math.prod(shape) + ahead)
         lent = Lent(shape, self._kind, piece.array, ahead * self._kind.itemsize)
         lent.pool, lent.piece = self, piece
-        return torch.from_numpy(lent)
+        return lent
 
     def take(self, size: int) -> Piece:
         """Memory for so many numbers, to be given back."""
@@ -96,6 +100,12 @@ class Pool:
             pieces.pop()
         else:
             del self._waiting[size]
+
+
+def view(lent: Lent, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Tensor:
+    """Numbers of what was lent as a tensor that shares nothing with other ones there but their memory."""
+    size = lent.itemsize
+    return torch.from_numpy(np.ndarray(shape, lent.dtype, lent, start * size, [size * step for step in strides]))
 
 
 _pools: dict[torch.dtype, Pool] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from cellwright.kernels.c.buffers import FAR, LINE, Layout, Saved, Sizes, column
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.openmp import launch, thread_functions
-from cellwright.kernels.c.pool import Pool, pool
+from cellwright.kernels.c.pool import Pool, pool, view
 from cellwright.kernels.c.render import Source, render
 from cellwright.kernels.c.weights import PACK, Weights
 from cellwright.kernels.gradients import Gradients, Leaves
@@ -84,7 +84,7 @@ class Fused:
             ragged: which rows are which step's.
         """
         program, B = self.program, states[0].shape[0]
-        x, states = x.contiguous(), tuple(state.contiguous() for state in states)
+        x, states = readable(x), tuple(map(readable, states))
         rows = x.shape[0] if ragged is not None else x.shape[0] * B
         apart = ragged is not None and (keep or ragged.resets is not None)
         steps = self.steps(x, B, ragged)
@@ -98,9 +98,16 @@ class Fused:
             known = (program.widths[place], saved.layout.depths[place] > 2 * B, argument[at[f"state{place}"]])
             carry, old = argument[at[f"dstate{place}"]], saved.old[place]
             saved.states.extend((*known, old, first.data_ptr(), last.data_ptr(), carry, 0, 0))
-        saved.held = (x, states, y.untyped_storage(), steps)  # not y itself, whose graph holds what is saved
+        saved.held = (x.detach(), states, y.detach(), steps)  # not y itself, whose graph holds what is saved
         self.launch(saved)
         return y, tuple(outputs), saved
+
+    def moved(self, saved: Saved) -> bool:
+        """Whether x or y lies elsewhere by now (`x.data = ...`, `share_memory_`): what was saved is of no use then."""
+        (x, _, y, _), argument, program = saved.held, saved.argument, self.program
+        ahead = 0 if program.has_y else saved.layout.sizes.B * program.output_size * x.itemsize
+        places = (argument[self._at["x"]], argument[self._at["y" if program.has_y else "state0"]])
+        return places != (x.data_ptr(), y.data_ptr() - ahead)
 
     def sizes(self, rows: int, B: int, team: int, keep: bool, apart: bool = False) -> Sizes:
         """What decides the memory of a run, and how its threads share the work."""
@@ -133,8 +140,9 @@ class Fused:
         if last[0] != known:
             last = layout.last = (known, *self._argument(saved, steps))
         saved.argument, saved.old = last[1][:], last[2]
-        saved.results = self._pool.lend((self._results,)) if sizes.keep else packed.memory
-        saved.argument[PACKED] = saved.results.data_ptr()
+        if sizes.keep:
+            saved.results = self._pool.array((self._results,))
+        saved.argument[PACKED] = saved.results.piece.start if sizes.keep else packed.memory.data_ptr()
         barrier = saved.barrier.buffer_info()[0]
         saved.argument[BARRIER] = barrier + -barrier % LINE
         return saved
@@ -179,8 +187,8 @@ class Fused:
         """Gradients of x, of those first states and of the parameters that are wanted; uses up what was saved."""
         program, (rows, B, *_) = self.program, saved.layout.sizes
         like = saved.held[0]
-        dy = like.new_zeros(rows, program.output_size) if dy is None else dy.contiguous()
-        came = [None if one is None else one.contiguous() for one in dlast]
+        dy = like.new_zeros(rows, program.output_size) if dy is None else readable(dy)
+        came = [None if one is None else readable(one) for one in dlast]
         dfirst = [
             like.new_empty(B, width) if wants else None for width, wants in zip(program.widths, first, strict=True)
         ]
@@ -188,15 +196,16 @@ class Fused:
             saved.states[len(STATE) * place + DLAST] = address_of(came[place])
             saved.states[len(STATE) * place + DFIRST] = address_of(dfirst[place])
         dx = self._empty_dx(like) if program.needs_x else None
-        argument, at, start = saved.argument, self._at, saved.results.data_ptr()
+        argument, at, start = saved.argument, self._at, saved.results.piece.start
         blocks, late = self._blocks(saved, start), self.weights.late(saved.packed, saved.layout.sizes, argument)
         argument[PACKS], argument[PACKING] = len(late) // PACK, late.buffer_info()[0]
         argument[at["dy"]], argument[at["dx"]] = dy.data_ptr(), address_of(dx)
         argument[JOB], argument[BLOCKS], argument[BLOCK] = BACKWARD, len(program.blocks), blocks.buffer_info()[0]
         argument[BIAS] = start + self.gradients.sums * program.dtype.itemsize
-        views = self.gradients.views(saved.results, wanted)  # before the loops take the caches from Python
+        lent = partial(view, saved.results)
+        views = self.gradients.views(lent, wanted)
         self.launch(saved)
-        return dx, dfirst, self.gradients.collect(views, saved.results, rows, leaves, wanted)
+        return dx, dfirst, self.gradients.collect(views, lent, rows, leaves, wanted)
 
     def _empty_dx(self, x: Tensor) -> Tensor:
         return self._pool.lend(tuple(x.shape)) if "dx" in self.program.graph.outputs else torch.zeros_like(x)
@@ -226,6 +235,12 @@ class Steps(NamedTuple):
     start: int
     resets: int
     held: object  # what they point into
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """The same numbers one after the other, where C reads them: some tensors are to be negated, or have no memory."""
+    tensor = tensor.contiguous()
+    return tensor.resolve_neg().clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor
 
 
 def address_of(tensor: Tensor | None) -> int:

@@ -7,7 +7,7 @@ from array import array
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.run import INFER, JOB, PACKS, TURN, Fused
+from cellwright.kernels.c.run import INFER, JOB, PACKS, TURN, Fused, readable
 from cellwright.kernels.gradients import Leaves
 
 SMALL = 1 << 19  # multiply-adds of a step that one thread does sooner than it wakes another
@@ -47,7 +47,7 @@ class Step:
 
     def __call__(self, x: Tensor) -> Tensor:
         """y (B, O) of x (B, I)."""
-        x = x if x.is_contiguous() else x.contiguous()
+        x = readable(x)
         argument, program = self._argument, self.fused.program
         argument[self._x] = x.data_ptr()
         y = None

@@ -118,7 +118,7 @@ class Weights:
         if self._others:
             replayed = self.program.tape.replay(self._others, leaves.__getitem__)
             tensors += [replayed[number].detach() for number in self._others]
-        return tensors
+        return [tensor.resolve_neg() for tensor in tensors] if any(map(Tensor.is_neg, tensors)) else tensors
 
     def _is_whole(self, number: int, dims: tuple[int, ...]) -> bool:
         """Whether a vector is read where its parameter lies."""

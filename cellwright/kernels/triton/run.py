@@ -67,6 +67,10 @@ class Launched:
         with _alone_on(x.device):
             return self._forward(x.contiguous(), states, leaves, keep, ragged)
 
+    def moved(self, saved: Saved) -> bool:
+        """Whether what was saved is of no use by now: never, for it is held as tensors."""
+        return False
+
     def _forward(
         self, x: Tensor, states: tuple[Tensor, ...], leaves: Leaves, keep: bool, ragged: Ragged | None
     ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
@@ -217,7 +221,11 @@ class Launched:
             self._stage(stage, saved, layout)
         first = [memory[f"at_dstate{k}"][1].to(x.dtype) for k in range(len(program.widths))]
         results = self.around.results(saved)
-        found = self.gradients.collect(self.gradients.views(results, wanted), results, rows, leaves, wanted)
+
+        def view(*place: Any) -> Tensor:
+            return results.as_strided(*place).data
+
+        found = self.gradients.collect(self.gradients.views(view, wanted), view, rows, leaves, wanted)
         return memory["at_dx"] if program.needs_x else None, first, found
 
 
