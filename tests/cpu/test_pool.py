@@ -134,3 +134,25 @@ def test_what_no_backward_follows_is_freed_without_the_garbage_collector(name):
         assert pools.pool(torch.float32).used == before
     finally:
         gc.enable()
+
+
+def test_views_hold_what_was_lent(pool):
+    lent = pool.array((3000,))
+    one, other = (pools.view(lent, (2, 3), (3, 1), start) for start in (7, 1000))
+    start = lent.piece.start
+    del lent
+    assert (one.data_ptr(), other.data_ptr()) == (start + 28, start + 4000)
+    del one
+    assert pool.used
+    del other
+    assert pool.used == 0
+
+
+def test_gradients_stay_as_they_are_while_anybody_has_them():
+    layer, x = cw.Recurrent(LSTM(5, 5), num_layers=2, backend="c"), torch.randn(7, 2, 5, requires_grad=True)
+    had = torch.autograd.grad(layer(x)[0].square().sum(), [x, *layer.parameters()])
+    known = [one.clone() for one in had]
+    for _ in range(3):
+        layer(2 * x)[0].sum().backward()
+        layer.zero_grad()
+    assert all(map(torch.equal, had, known))

@@ -104,8 +104,8 @@ class Pool:
 
 def view(lent: Lent, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Tensor:
     """Numbers of what was lent as a tensor that shares nothing with other ones there but their memory."""
-    size = lent.itemsize
-    return torch.from_numpy(np.ndarray(shape, lent.dtype, lent, start * size, [size * step for step in strides]))
+    size = lent.itemsize  # of the same class, or NumPy would hold the piece itself and let go what was lent
+    return torch.from_numpy(Lent(shape, lent.dtype, lent, start * size, [size * step for step in strides]))
 
 
 _pools: dict[torch.dtype, Pool] = {}
