@@ -16,12 +16,26 @@ FLAGS = {
     "sse": [],
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512vl", "-mfma"],
+    "amx": ["-mavx512f", "-mavx512vl", "-mfma", "-mamx-tile", "-mamx-bf16"],
 }
 NEEDS = {"sse": {"sse2"}, "avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512vl", "fma"}}
+NEEDS["amx"] = {*NEEDS["avx512"], "amx_tile", "amx_bf16"}
 WRAPPER = """
 #include "contract.h"
 void run(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long segment, long K, long M, long N,
-         real *scratch, int me, int team) { contract(A, lda, D, ldd, C, ldc, segment, K, M, N, scratch, me, team); }
+         real *scratch, int me, int team) {
+    const contract_job job = contract_plan(A, lda, D, ldd, C, ldc, segment, K, M, N);
+    contract_jobs(&job, 1, scratch + me * contract_scratch(K, M, N), me, team);
+}
+// The columns of A are those of so many products that share D.
+void run_parts(const real *A, const real *D, real *C, long K, long M, long N, long parts, real *scratch, int me, int team) {
+    Block blocks[64];
+    for (long p = 0; p < parts; p++) {
+        const long from = M * p / parts, rows = M * (p + 1) / parts - from;
+        blocks[p] = (Block){A + from, M, D, N, C + from * N, rows, N, N};
+    }
+    contract(blocks, parts, K, scratch, me, team);
+}
 long scratch(long K, long M, long N) { return contract_scratch(K, M, N); }
 """
 # Every array ends (or starts) where its last (first) page does, between pages that may not be touched.
@@ -43,7 +57,9 @@ int main(int count, char **sizes) {
                 const long K = atol(sizes[i]), M = atol(sizes[i + 1]), N = atol(sizes[i + 2]);
                 real *A = fenced(K * M, at_end), *D = fenced(K * N, at_end), *C = fenced(M * N, at_end);
                 real *scratch = fenced(team * contract_scratch(K, M, N), at_end);
-                for (int me = 0; me < team; me++) contract(A, M, D, N, C, N, N, K, M, N, scratch, me, team);
+                const Block block = {A, M, D, N, C, M, N, N};
+                for (int me = 0; me < team; me++)
+                    contract(&block, 1, K, scratch + me * contract_scratch(K, M, N), me, team);
             }
     puts("done");
 }
@@ -70,6 +86,8 @@ class Contract:
         pointer, long, integer = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
         self.library.run.argtypes = [pointer, long] * 3 + [long] * 4 + [pointer, integer, integer]
         self.library.run.restype = None
+        self.library.run_parts.argtypes = [pointer] * 3 + [long] * 4 + [pointer, integer, integer]
+        self.library.run_parts.restype = None
         self.library.scratch.argtypes = [long] * 3
         self.library.scratch.restype = long
 
@@ -198,6 +216,22 @@ def test_segments_are_the_same_sums_elsewhere(
     for segments in (1, 2, size[2]):
         for team in (1, 3):
             np.testing.assert_array_equal(alone, contract(A, D, gaps, team, segments=segments))
+
+
+@KINDS
+@pytest.mark.parametrize("size", [(40, 70, 8), (401, 280, 256), (30, 70, 260), (700, 650, 90)], ids=str)
+def test_products_that_share_d_are_the_same_sums(contract: Contract, size: tuple[int, int, int]) -> None:
+    K, M, N = size
+    A, D = draw(contract, *size)
+    for parts in (2, 5, 12):
+        for team in (1, 3):
+            C = np.full((M, N), SENTINEL, contract.dtype)
+            rows = (M // parts, -(-M // parts), M + 32 * parts)  # of each, and of all, whole groups each
+            scratch = np.empty(max(contract.library.scratch(K, n, N) for n in rows), contract.dtype)
+            for me in range(team):
+                arrays = (one.ctypes.data for one in (A, D, C))
+                contract.library.run_parts(*arrays, K, M, N, parts, scratch.ctypes.data, me, team)
+            check(contract, A, D, C)
 
 
 @KINDS

@@ -137,7 +137,7 @@ def test_without_gradients_weights_are_packed_again_only_after_they_changed():
     with torch.no_grad():
         wanted = layer(x)[0]
         (choice,) = layer.choices()
-        (packed,) = choice.entry.fused.weights._spare[False]
+        (packed,) = choice.entry.fused.weights._spare[False, False]
         packed.memory.zero_()  # which nothing sees: no weight has changed
         assert not torch.allclose(layer(x)[0], wanted)
         layer.first_cell.W_hi.mul_(2).div_(2)

@@ -108,9 +108,17 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
     vec tile[56 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
+    real *parted = arg->c.parted + part.thread * arg->c.parted_size;
+    const Term terms0[] = {{m.x + 0 * 3, 3, 3}, {m.state0_old + 0 * 5, 5, 5}};
+    const Inputs in0 = inputs(&arg->c, part, terms0, 2, 2, 0, 0, &parted);
+    const Term terms1[] = {{m.x + 0 * 3, 3, 3}};
+    const Inputs in1 = inputs(&arg->c, part, terms1, 1, 1, 256, 3072, &parted);
+    const Term terms2[] = {{m.state0_old + 0 * 5, 5, 5}};
+    const Inputs in2 = inputs(&arg->c, part, terms2, 1, 1, 304, 3840, &parted);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
+    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -122,15 +130,12 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
                 for (long col = start * VL; col < (start + count) * VL; col += VL) {
                     __builtin_prefetch(m.state0_old + row * 5 + col);
                 }
-            const Term terms0[] = {{m.x + first * 3, 3, 3}, {m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 2, most, terms0, 2, arg->c.packed + 0 + start * 16 * VL, 8, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->c.packed + 256 + start * 3 * VL : 0);
-            const Term terms1[] = {{m.x + first * 3, 3, 3}};
-            multiply(rows, count * 1, most, terms1, 1, arg->c.packed + 256 + start * 3 * VL, 3, tile + 16 * GROUP_ROWS,
-                     arg->c.far ? arg->c.packed + 304 + start * 5 * VL : 0);
-            const Term terms2[] = {{m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms2, 1, arg->c.packed + 304 + start * 5 * VL, 5, tile + 24 * GROUP_ROWS,
-                     arg->c.far ? arg->c.packed + 0 + next * 16 * VL : 0);
+            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+                    arg->c.far ? weights_from(&in1, start) : 0);
+            product(&in1, group, first, rows, start, count, most, tile + 16 * GROUP_ROWS,
+                    arg->c.far ? weights_from(&in2, start) : 0);
+            product(&in2, group, first, rows, start, count, most, tile + 24 * GROUP_ROWS,
+                    arg->c.far ? weights_from(&in0, next) : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -203,9 +208,13 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
     vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
+    real *parted = arg->c.parted + part.thread * arg->c.parted_size;
+    const Term terms0[] = {{m.d + 0 * 20, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}};
+    const Inputs in0 = inputs(&arg->c, part, terms0, 3, 1, 0, 0, &parted);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
+    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -213,9 +222,8 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
-            const Term terms0[] = {{m.d + first * 20, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 3, arg->c.packed + 0 + start * 15 * VL, 15, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->c.packed + 0 + next * 15 * VL : 0);
+            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+                    arg->c.far ? weights_from(&in0, next) : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -238,9 +246,13 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 8 };
     vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
+    real *parted = arg->c.parted + part.thread * arg->c.parted_size;
+    const Term terms0[] = {{m.d + 0 * 20 + 15, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}};
+    const Inputs in0 = inputs(&arg->c, part, terms0, 3, 1, 240, 2304, &parted);
     const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, 1);
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
+    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -248,9 +260,8 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
-            const Term terms0[] = {{m.d + first * 20 + 15, 20, 5}, {m.d + first * 20 + 5, 20, 5}, {m.d + first * 20 + 10, 20, 5}};
-            multiply(rows, count * 1, most, terms0, 3, arg->c.packed + 240 + start * 15 * VL, 15, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->c.packed + 240 + next * 15 * VL : 0);
+            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+                    arg->c.far ? weights_from(&in0, next) : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -307,4 +318,5 @@ void run(const Args *a) {
     if (c->job == INFER) forward(a, me, team, 0);
     if (c->job == TRAIN) forward(a, me, team, 1);
     if (c->job == BACKWARD) backward(a, me, team, 1);
+    if (c->thirds) core.release_tiles();
 }

@@ -67,9 +67,13 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
     vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
+    real *parted = arg->c.parted + part.thread * arg->c.parted_size;
+    const Term terms0[] = {{m.x + 0 * 3, 3, 3}, {m.state0_old + 0 * 5, 5, 5}};
+    const Inputs in0 = inputs(&arg->c, part, terms0, 2, 1, 0, 0, &parted);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
+    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -77,9 +81,8 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
-            const Term terms0[] = {{m.x + first * 3, 3, 3}, {m.state0_old + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 2, arg->c.packed + 0 + start * 8 * VL, 8, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->c.packed + 0 + next * 8 * VL : 0);
+            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+                    arg->c.far ? weights_from(&in0, next) : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -125,9 +128,13 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
     vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
+    real *parted = arg->c.parted + part.thread * arg->c.parted_size;
+    const Term terms0[] = {{m.d + 0 * 5, 5, 5}};
+    const Inputs in0 = inputs(&arg->c, part, terms0, 1, 1, 0, 0, &parted);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
+    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -135,9 +142,8 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
-            const Term terms0[] = {{m.d + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 1, arg->c.packed + 0 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->c.packed + 0 + next * 5 * VL : 0);
+            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+                    arg->c.far ? weights_from(&in0, next) : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -160,9 +166,13 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 8 };
     vec tile[8 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
+    real *parted = arg->c.parted + part.thread * arg->c.parted_size;
+    const Term terms0[] = {{m.d + 0 * 5, 5, 5}};
+    const Inputs in0 = inputs(&arg->c, part, terms0, 1, 1, 80, 768, &parted);
     const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, 1);
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
+    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -170,9 +180,8 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
-            const Term terms0[] = {{m.d + first * 5, 5, 5}};
-            multiply(rows, count * 1, most, terms0, 1, arg->c.packed + 80 + start * 5 * VL, 5, tile + 0 * GROUP_ROWS,
-                     arg->c.far ? arg->c.packed + 80 + next * 5 * VL : 0);
+            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+                    arg->c.far ? weights_from(&in0, next) : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
                     const long col = (start + unit) * VL, at = (row - first) * count + unit;
@@ -229,4 +238,5 @@ void run(const Args *a) {
     if (c->job == INFER) forward(a, me, team, 0);
     if (c->job == TRAIN) forward(a, me, team, 1);
     if (c->job == BACKWARD) backward(a, me, team, 1);
+    if (c->thirds) core.release_tiles();
 }

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from cellwright.kernels.c.packing import THIRDS
 from cellwright.kernels.c.pool import Lent, Piece, Pool
 from cellwright.kernels.c.render import Source
 from cellwright.program import Program
+from cellwright.program.places import Place
 
 LINE = 64  # bytes: buffers start at lines of the cache
-CHUNK = 96  # rows, as in loops.h
+CHUNK, GROUP = 96, 32  # rows, as in loops.h
+GROUP_BLOCK = 2 * 768  # numbers that a block of a group takes in thirds
+THIRDS_ROWS = 8  # of a batch: with fewer, what loads and stores tiles does not pay
+THIRDS_FAR = 3 << 20  # bytes of weights in thirds: more come from afar, and plain ones are a third less
+THIRDS_WASTE = 1.6  # of blocks that are filled up with zeros
 FEW_ROWS = 3  # of a tile that takes more columns
 FAR = 5 << 18  # bytes of weights that a core's own cache no longer holds beside all else: tiles fetch what comes next
 SHARED = ((9 << 18, 12.0), (1 << 20, 3.0), (1 << 18, 0.5))
@@ -43,6 +50,17 @@ def columns_shared(B: int, team: int, weights: int) -> bool:
     return team > 1 and team * most >= B
 
 
+def in_thirds(B: int, code: Source) -> bool:
+    """Whether products are done in thirds (thirds.h) where the machine can: whatever the threads, for the same bits.
+
+    Args:
+        B: rows of the batch.
+        code: of the cell.
+    """
+    plain, parted = (4 * packing.each_step for packing in (code.packing, code.thirds))
+    return B >= THIRDS_ROWS and parted <= min(THIRDS_FAR, THIRDS_WASTE * THIRDS * plain)
+
+
 class Sizes(NamedTuple):
     """What decides the memory of a run."""
 
@@ -58,6 +76,8 @@ class Sizes(NamedTuple):
     """Whether threads share columns, by `columns_shared`."""
     apart: bool = False
     """Whether what steps begin with lies apart from what those before them left."""
+    thirds: bool = False
+    """Whether products are in thirds, by `in_thirds`."""
 
     @property
     def few(self) -> bool:
@@ -81,7 +101,8 @@ class Layout:
         self.scratch_rows = max(sizes.B, sizes.team * CHUNK)
         self.contract = 0
         if sizes.keep:
-            self.contract = max([contract(sizes.rows, b.rows, b.columns) for b in program.blocks], default=0)
+            self.contract = max([contract(sizes.rows, *size) for size in _contracted(program)], default=0)
+        self.parted = self._parted(code.thirds.blocks) if sizes.thirds else 0
         self.size = 0
         self.offsets: dict[str, int] = {}
         self.counts = self._counts(program, code)
@@ -108,9 +129,16 @@ class Layout:
         shown = place == 0 and not program.has_y  # y is this buffer, and the user's
         return self.sizes.B + (self.sizes.rows if self.sizes.keep or shown else self.sizes.B)
 
+    def _parted(self, blocks: tuple[int, int]) -> int:
+        """How many numbers the rows of a pass take in thirds, of one thread."""
+        B, team = self.sizes.B, self.sizes.team
+        timed = B if self.sizes.columns else -(-B // team)
+        groups = [-(-rows // GROUP) for rows in (timed, max(timed, CHUNK))]
+        return max(count * n * GROUP_BLOCK for count, n in zip(groups, blocks, strict=True))
+
     def _counts(self, program: Program, code: Source) -> dict[str, int]:
         """How many numbers each buffer takes."""
-        rows, B, team, keep, _, apart = self.sizes
+        rows, B, team, keep, _, apart, _ = self.sizes
         widths = {name: buffer.width for name, buffer in program.buffers.items()}
         counts: dict[str, int] = {}
         for place, depth in enumerate(self.depths):
@@ -123,6 +151,7 @@ class Layout:
             if widths[name] and (keep or name in used):
                 counts[name] = min(rows, self.sizes.window * B) * widths[name]
         counts["scratch"] = self.scratch_rows * widths["scratch"]
+        counts["parted"] = team * self.parted
         counts["reductions"] = len(code.reductions) * team * self.scratch_rows
         if keep:
             for place, width in enumerate(program.widths):
@@ -133,6 +162,15 @@ class Layout:
     def places(self, start: int, names: tuple[str, ...]) -> array[int]:
         """The addresses of these buffers in memory from `start` on; 0 for those that lie elsewhere or nowhere."""
         return array("q", (start + self.offsets[name] if name in self.offsets else 0 for name in names))
+
+
+def _contracted(program: Program) -> Iterator[tuple[int, int]]:
+    """Rows and columns of the products over all rows, and of those that share what gives the columns, in groups."""
+    together: dict[Place, int] = {}
+    for block in program.blocks:
+        together[block.right] = together.get(block.right, 0) + -(-block.rows // GROUP) * GROUP
+        yield block.rows, block.columns
+        yield together[block.right], block.columns
 
 
 def _needed_last(program: Program) -> set[str]:
@@ -156,4 +194,4 @@ class Saved:
 
     def __del__(self) -> None:
         self._pool.give(self.memory)
-        self._weights.give(self.packed, self.layout.sizes.keep)
+        self._weights.give(self.packed, self.layout.sizes)

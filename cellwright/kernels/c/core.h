@@ -2,6 +2,7 @@
 // compiled once; generated sources reach it through a table.
 #include "contract.h"
 #include "loops.h"
+#include "thirds.h"
 
 // Register tiles: s[row][vector] = sum over all terms and k of a[row][k] * w[k][vector]; every sum is a variable of its
 // own. Where rows are more than vectors the weights of one k stay in registers, else the inputs. Two k a turn: with one,
@@ -144,6 +145,12 @@ static uint64_t digest(const Piece *piece, long part, long parts) {
 }
 
 const Core *core(void) {
-    static const Core table = {tiles, pack, digest, contract, contract_scratch};
+    static Core table = {tiles, pack, digest, contract, contract_scratch};
+#ifdef HAS_THIRDS
+    if (thirds_ready()) {
+        table.split_rows = split_rows, table.multiply_thirds = multiply_thirds, table.multiply_odd = multiply_odd;
+        table.pack_thirds = pack_thirds, table.release_tiles = release_tiles;
+    }
+#endif
     return &table;
 }

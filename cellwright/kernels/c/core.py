@@ -22,6 +22,11 @@ class Core(ctypes.Structure):
         ("digest", ctypes.c_void_p),
         ("contract", ctypes.c_void_p),
         ("contract_scratch", ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)),
+        ("split_rows", ctypes.c_void_p),
+        ("multiply_thirds", ctypes.c_void_p),
+        ("multiply_odd", ctypes.c_void_p),
+        ("pack_thirds", ctypes.c_void_p),
+        ("release_tiles", ctypes.c_void_p),
     )
 
 

@@ -80,5 +80,6 @@ def _main(counts: dict[str, int]) -> str:
     if (c->job == INFER) forward(a, me, team, 0);
     if (c->job == TRAIN) forward(a, me, team, 1);
     if (c->job == BACKWARD) backward(a, me, team, 1);
+    if (c->thirds) core.release_tiles();
 }
 """

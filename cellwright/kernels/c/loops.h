@@ -22,10 +22,15 @@ static inline long vecs_of_tile(long few) { return few ? TILE_MOST_VECS : TILE_V
 #define MOST_UNITS 8  // vectors of a panel, as render.py has them
 #define GROUP_ROWS 36  // rows that a pass goes through at once: tiles below each other
 #define NEAR (48 * 1024)  // bytes of weights that a core's first cache holds, or most of them
+#define THIRDS_ROWS 32  // the same where they are split in thirds: two tiles
+#define BLOCK_DEPTH 32  // numbers that such a tile sums over
+#define THIRDS 768      // numbers' worth of memory of a block: a tile of each third
 #define CHUNK 96  // rows that stay in a core's cache between the passes of a stage without time
 
 static inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
 static inline long min_of(long a, long b) { return a < b ? a : b; }
+// Rows of a group in its upper tile.
+static inline long high_rows(long rows) { return rows > THIRDS_ROWS / 2 ? ceil_div(rows, 2) : rows; }
 
 // Panels: panel p of so many has the vectors vectors * p / panels up to those of the next.
 static inline long panels_of(long vectors, long units, long team) {
@@ -49,6 +54,8 @@ typedef struct {
     long depth, before, total;   // rows of this term, of those before it, of all
     long width, units, slot, slots;
     long few, team;              // whether it meets few rows; how many threads share its columns
+    long thirds_to;              // in thirds: where those of the product start
+    long blocks_before, blocks;  // blocks of the terms before it, of all
 } Pack;
 
 // Memory whose digest tells whether it changed: 64 sums of words, mixed so that every single change shows.
@@ -57,13 +64,29 @@ typedef struct {
     long bytes;
 } Piece;
 
+// A product after the loops: C += A^T D over all rows, its columns in segments that each are a matrix of their own.
+typedef struct {
+    const real *a;
+    long lda;
+    const real *d;
+    long ldd;
+    real *c;
+    long rows, columns, segment;
+} Block;
+
 typedef struct {
     tile_fn *const (*tiles)[TILE_MOST_VECS][TILE_ROWS];  // [whether they fetch ahead][vectors - 1][rows - 1]
     void (*pack)(const Pack *job, real *packed, long part, long parts);
     uint64_t (*digest)(const Piece *piece, long part, long parts);
-    void (*contract)(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long segment, long K, long M,
-                     long N, real *scratch, int me, int team);
+    void (*contract)(const Block *block, long count, long K, real *scratch, int me, int team);
     long (*contract_scratch)(long K, long M, long N);
+    // In thirds (thirds.h); null where there are none.
+    int (*split_rows)(const Term *terms, long count, long first, long last, long blocks, real *to);
+    void (*multiply_thirds)(long rows, long vecs, const real *a, const real *w, long blocks, vec *s);
+    void (*multiply_odd)(const Term *terms, long count, long first, long rows, long vecs, const real *w, long blocks,
+                         vec *s);
+    int (*pack_thirds)(const Pack *job, real *packed, long part, long parts);
+    void (*release_tiles)(void);
 } Core;
 
 #ifndef CELLWRIGHT_CORE
@@ -73,8 +96,8 @@ void connect(const Core *table) { core = *table; }
 // A product, the sum of its terms, for `rows` rows: its weights follow each other in chunks of `most` vectors. All
 // tiles of rows meet a chunk that the first-level cache holds before the next comes, else each tile all chunks. Weights
 // that come from afar at every step say what comes after them: tiles meanwhile fetch the next chunk, a vector each a turn.
-static inline void multiply(long rows, long vecs, long most, const Term *terms, long count, const real *w, long total,
-                            vec *s, const real *after) {
+static inline void multiply(long row, long rows, long vecs, long most, const Term *terms, long count, const real *w,
+                            long total, vec *s, const real *after) {
     const long blocks = ceil_div(rows, TILE_ROWS), low = rows / blocks, higher = rows % blocks;
     const long step = after || total * most * VB <= NEAR ? most : vecs;
     for (long start = 0; start < vecs; start += step)
@@ -85,10 +108,33 @@ static inline void multiply(long rows, long vecs, long most, const Term *terms, 
                 const real *here = w + v * total * VL, *next = v + n < vecs ? w + (v + n) * total * VL : after;
                 const int fetch = after && block < most;
                 const real *ahead = fetch ? next + block * total * VL : here;
-                core.tiles[fetch][n - 1][height - 1](terms, count, first, here, ahead, s + first * vecs + v, vecs);
+                core.tiles[fetch][n - 1][height - 1](terms, count, row + first, here, ahead, s + first * vecs + v, vecs);
             }
             first += height;
         }
+}
+
+// A product of a pass: its terms, its weights, and where its rows lie in thirds, if they do.
+typedef struct {
+    const Term *terms;
+    long count, total, blocks, slots;
+    const real *w;
+    const real *parted;
+    int odd;  // whether rows are not all finite
+} Inputs;
+
+// Its weights from a vector of columns on.
+static inline const real *weights_from(const Inputs *in, long start) {
+    return in->w + start * in->slots * (in->parted ? in->blocks * THIRDS : in->total * VL);
+}
+
+static inline void product(const Inputs *in, long group, long row, long rows, long start, long count, long most, vec *s,
+                           const real *after) {
+    const long vecs = count * in->slots;
+    const real *w = weights_from(in, start);
+    if (!in->parted) multiply(row, rows, vecs, most, in->terms, in->count, w, in->total, s, after);
+    else if (in->odd) core.multiply_odd(in->terms, in->count, row, rows, vecs, w, in->blocks, s);
+    else core.multiply_thirds(rows, vecs, in->parted + group * 2 * in->blocks * THIRDS, w, in->blocks, s);
 }
 
 // A barrier of the team, which spins and then gives way.

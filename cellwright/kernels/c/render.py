@@ -27,6 +27,7 @@ class Source:
     text: str
     packs: tuple[tuple[str, int, int], ...]  # of every packed product: stage, pass, product
     packing: Packing
+    thirds: Packing
     weights: tuple[tuple[int, tuple[int, ...]], ...]  # vectors: value of the tape, dimensions to drop
     reductions: tuple[int, ...]
     units: dict[tuple[str, int], int]
@@ -46,7 +47,7 @@ class _Renderer:
         self.passes = passes
         self.weights = sorted({a.detail for a in self.graph.atoms if a.op == "weight"})
         self.packs = [(stage, place, which) for stage, place, loop in passes for which in range(len(loop.products))]
-        self.packing = packing(program, self.packs)
+        self.packing, self.thirds = packing(program, self.packs), packing(program, self.packs, thirds=True)
         self.units = {(stage, place): max([1, *map(_units, loop.products)]) for stage, place, loop in passes}
 
     def source(self) -> Source:
@@ -56,7 +57,7 @@ class _Renderer:
         parts.append(frame(counts, self.program.buffers["sums"].width))
         text = "\n".join(parts)
         reductions = tuple(self.at.reductions)
-        return Source(text, tuple(self.packs), self.packing, tuple(self.weights), reductions, self.units)
+        return Source(text, tuple(self.packs), self.packing, self.thirds, tuple(self.weights), reductions, self.units)
 
     def head(self) -> str:
         """The argument: after a Call the buffers, and the weights that are vectors."""
@@ -79,6 +80,7 @@ class _Renderer:
             "few": "arg->c.few" if stage in TIMED else 0,
             "team": "packed_for(&arg->c)" if stage in TIMED else 1,
             "start": "".join(self.initial_reductions(loop)),
+            "inputs": "".join(self.inputs(stage, place, loop)),
             "products": "".join([*self.prefetches(stage, loop), *self.products(stage, place, loop)]),
             "parts": "".join(PART.format(name=function.name) for function in functions),
         }
@@ -90,26 +92,25 @@ class _Renderer:
             start, where = REDUCE[self.graph.atoms[atom].op][2], self.at.partial(atom)
             yield f"    for (long row = part.b0; row < part.b1; row++) {where} = {start};\n"
 
-    def products(self, stage: str, place: int, loop: Loop) -> Iterator[str]:
-        weights, first = self.packed(stage, place, loop), 0
+    def inputs(self, stage: str, place: int, loop: Loop) -> Iterator[str]:
+        """The products of a pass: terms, and where their packed weights start, plain and in thirds."""
         for number, product in enumerate(loop.products):
-            total, slots = sum(arg.width for arg in product.inputs), len(product.slots)
-            terms = [(*self.at.row(stage, arg, "first"), str(arg.width)) for arg in product.inputs]
+            terms = [(*self.at.row(stage, arg, "0"), str(arg.width)) for arg in product.inputs]
             listed = ", ".join("{" + ", ".join(term) + "}" for term in terms)
-            rows = f"rows, count * {slots}, most, terms{number}, {len(terms)}"
-            yield f"            const Term terms{number}[] = {{{listed}}};\n"
-            here = weights[number].format("start")
-            after = weights[number + 1].format("start") if number + 1 < len(weights) else weights[0].format("next")
-            tile = f"tile + {first * self.units[stage, place]} * GROUP_ROWS"
-            yield f"            multiply({rows}, {here}, {total}, {tile},\n"
-            yield f"                     arg->c.far ? {after} : 0);\n"
-            first += slots
+            which = self.packs.index((stage, place, number))
+            starts = ", ".join(str(packing.starts[which]) for packing in (self.packing, self.thirds))
+            yield f"    const Term terms{number}[] = {{{listed}}};\n"
+            yield f"    const Inputs in{number} = inputs(&arg->c, part, terms{number}, {len(terms)}, {len(product.slots)}, "
+            yield f"{starts}, &parted);\n"
 
-    def packed(self, stage: str, place: int, loop: Loop) -> list[str]:
-        """Of every product, where the weights of the panel that starts with a vector lie."""
-        sizes = [len(product.slots) * sum(arg.width for arg in product.inputs) for product in loop.products]
-        starts = [self.packing.starts[self.packs.index((stage, place, number))] for number in range(len(sizes))]
-        return [f"arg->c.packed + {start} + {{}} * {size} * VL" for start, size in zip(starts, sizes, strict=True)]
+    def products(self, stage: str, place: int, loop: Loop) -> Iterator[str]:
+        first = 0
+        for number, product in enumerate(loop.products):
+            after = f"&in{number + 1}, start" if number + 1 < len(loop.products) else "&in0, next"
+            tile = f"tile + {first * self.units[stage, place]} * GROUP_ROWS"
+            yield f"            product(&in{number}, group, first, rows, start, count, most, {tile},\n"
+            yield f"                    arg->c.far ? weights_from({after}) : 0);\n"
+            first += len(product.slots)
 
     def prefetches(self, stage: str, loop: Loop) -> Iterator[str]:
         """Hints to fetch, while the products run, what the columns will read that rows keep far apart."""

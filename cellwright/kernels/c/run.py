@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import FAR, LINE, Layout, Saved, Sizes, columns_shared, kept_apart
+from cellwright.kernels.c.buffers import FAR, LINE, Layout, Saved, Sizes, columns_shared, in_thirds, kept_apart
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.openmp import launch, thread_functions
@@ -27,8 +27,21 @@ INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
 CALL = (
     *("T", "B", "job", "columns", "few", "far", "turn", "rows", "packs", "pieces", "blocks", "states", "sums", "parts"),
-    *("window", "contract_size", "start", "resets", "thread", "threads", "barrier", "pack", "piece", "found"),
-    *("known", "block", "state", "packed", "contract", "reductions", "sum", "bias"),
+    *("window", "contract_size", "thirds", "parted_size", "start", "resets", "thread", "threads", "barrier", "pack"),
+    *(
+        "piece",
+        "found",
+        "known",
+        "plain",
+        "block",
+        "state",
+        "packed",
+        "parted",
+        "contract",
+        "reductions",
+        "sum",
+        "bias",
+    ),
 )
 JOB, TURN, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, PACKED, BIAS = map(
     CALL.index, ("job", "turn", "packs", "pack", "blocks", "barrier", "block", "state", "packed", "bias")
@@ -47,7 +60,6 @@ class Fused:
         self.weights = Weights(program, self.code)
         self.gradients = Gradients(program)
         self._own, self._pool = Pool(program.dtype), pool(program.dtype)  # its own keeps its place from run to run
-        self._results = max(self.gradients.size, self.code.packing.size)  # what backward leaves, or packed weights
         self._layouts: dict[Sizes, Layout] = {}
         self._starts: dict[tuple[int, int], array[int]] = {}
         self._names = tuple(name for name in program.buffers if name != "sums")
@@ -111,7 +123,8 @@ class Fused:
 
     def sizes(self, rows: int, B: int, team: int, keep: bool, apart: bool = False) -> Sizes:
         """What decides the memory of a run, and how its threads share the work."""
-        return Sizes(rows, B, team, keep, columns_shared(B, team, self.weights.each_step), apart)
+        thirds = bool(self.core.pack_thirds) and in_thirds(B, self.code)
+        return Sizes(rows, B, team, keep, columns_shared(B, team, self.weights.each_step), apart, thirds)
 
     def steps(self, x: Tensor, B: int, ragged: Ragged | None) -> Steps:
         """Where in memory it says which rows are which step's."""
@@ -141,7 +154,8 @@ class Fused:
             last = layout.last = (known, *self._argument(saved, steps))
         saved.argument, saved.old = last[1][:], last[2]
         if sizes.keep:
-            saved.results = self._pool.array((self._results,))
+            packing = self.code.thirds if sizes.thirds else self.code.packing
+            saved.results = self._pool.array((max(self.gradients.size, packing.size),))  # until then packed weights
         saved.argument[PACKED] = saved.results.piece.start if sizes.keep else packed.memory.data_ptr()
         barrier = saved.barrier.buffer_info()[0]
         saved.argument[BARRIER] = barrier + -barrier % LINE
@@ -151,13 +165,14 @@ class Fused:
         """The argument of a call, but for what only that call has; and where states lie that are apart."""
         layout, packed, sizes = saved.layout, saved.packed, saved.layout.sizes
         count, sums = len(self.program.widths), self.program.buffers["sums"].width
-        names = (*self._names, "contract", "reductions", "sum", *(f"old{place}" for place in range(count)))
+        names = (*self._names, "parted", "contract", "reductions", "sum", *(f"old{place}" for place in range(count)))
         places = layout.places(saved.memory.start, names)
         argument = (
             *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.each_step > FAR, 0, layout.scratch_rows),
             *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
-            *(sizes.window, layout.contract, steps.start, steps.resets, *thread_functions()),
-            *(0, *packed.fields, 0, 0, 0, *places[-count - 3 : -count], 0, *places[: -count - 3], *packed.vectors),
+            *(sizes.window, layout.contract, sizes.thirds, layout.parted, steps.start, steps.resets),
+            *(*thread_functions(), 0, *packed.fields, 0, 0, 0, *places[-count - 4 : -count], 0),
+            *(*places[: -count - 4], *packed.vectors),
         )
         return array("q", argument), places[-count:]
 

@@ -22,19 +22,10 @@ typedef struct {
     real *dfirst;        // B rows; null: not wanted
 } State;
 
-// A product after the loops: C += A^T D over all rows, its columns in segments that each are a matrix of their own.
-typedef struct {
-    const real *a;
-    long lda;
-    const real *d;
-    long ldd;
-    real *c;
-    long rows, columns, segment;
-} Block;
-
 // few: tiles have few rows; far: weights outgrow a core's cache; turn: 1 to go through their panels the other way round.
 typedef struct {
     long T, B, job, columns, few, far, turn, rows, packs, pieces, blocks, states, sums, parts, window, contract_size;
+    long thirds, parted_size;           // whether products are to be in thirds; numbers of rows in thirds, of a thread
     const long *start;                  // T + 1
     const uint8_t *resets;              // null, or for every row whether it begins anew
     int (*thread)(void), (*threads)(void);
@@ -42,9 +33,11 @@ typedef struct {
     const Pack *pack;
     const Piece *piece;                 // what is packed, to see whether it changed
     uint64_t *found, *known;            // their digests: [thread][piece], now and when they were packed
+    int *plain;                         // whether they were packed plainly though products were to be in thirds
     const Block *block;
     const State *state;
     real *packed;                       // weights, forward's and then in their place backward's
+    real *parted;                       // rows in thirds
     real *contract, *reductions, *sum, *bias;
 } Call;
 
@@ -162,6 +155,21 @@ static void leave_back(const Call *c, long me, long team) {
 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
+// Whether products are in thirds.
+static inline int in_thirds(const Call *c) { return c->thirds && !*c->plain; }
+
+// A product of a pass, its rows split where it is in thirds; `parted` is where, and moves on.
+static inline Inputs inputs(const Call *c, Range part, const Term *terms, long count, long slots, long plain,
+                            long thirds, real **parted) {
+    Inputs in = {.terms = terms, .count = count, .slots = slots, .w = c->packed + (in_thirds(c) ? thirds : plain)};
+    for (long k = 0; k < count; k++) in.total += terms[k].depth, in.blocks += ceil_div(terms[k].depth, BLOCK_DEPTH);
+    if (!in_thirds(c)) return in;
+    in.parted = *parted;
+    in.odd = core.split_rows(terms, count, part.b0, part.b1, in.blocks, *parted);
+    *parted += ceil_div(part.b1 - part.b0, THIRDS_ROWS) * 2 * in.blocks * THIRDS;
+    return in;
+}
+
 // Whether what is to be packed changed since it was: every thread sees the same.
 static int stale(const Call *c, long me, long team) {
     const size_t bytes = (size_t)(team * c->pieces) * sizeof(uint64_t);
@@ -175,6 +183,15 @@ static int stale(const Call *c, long me, long team) {
 
 static void pack_weights(const Call *c, long me, long team) {
     if (c->job == INFER && !stale(c, me, team)) return;
+    if (c->thirds) {
+        if (me == 0) *c->plain = 0;
+        barrier(c->barrier, team);
+        int odd = 0;
+        for (long k = 0; k < c->packs; k++) odd |= core.pack_thirds(c->pack + k, c->packed, me, team);
+        if (odd) __atomic_store_n(c->plain, 1, __ATOMIC_RELAXED);
+        barrier(c->barrier, team);
+        if (in_thirds(c)) return;
+    }
     for (long k = 0; k < c->packs; k++) core.pack(c->pack + k, c->packed, me, team);
     barrier(c->barrier, team);
 }
@@ -194,12 +211,9 @@ static void finish(const Call *c, long me, long team) {
         for (long k = 0; k < team; k++) total += c->sum[(2 * k + 1) * c->sums + j];
         c->bias[j] = total;
     }
-    const long depth = c->start[c->T];
-    for (const Block *b = c->block; b < c->block + c->blocks; b++) {
-        const long used = core.contract_scratch(depth, b->rows, b->columns);
-        real *scratch = c->contract + me * (c->contract_size - used);  // the function adds me * used
-        core.contract(b->a, b->lda, b->d, b->ldd, b->c, b->segment, b->segment, depth, b->rows, b->columns, scratch, me,
-                      team);
+    for (const Block *b = c->block, *all = b + c->blocks, *next; b < all; b = next) {
+        for (next = b + 1; next < all && next->d == b->d && next->columns == b->columns; next++) {}
+        core.contract(b, next - b, c->start[c->T], c->contract + me * c->contract_size, me, team);
     }
 }
 

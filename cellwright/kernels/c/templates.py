@@ -17,9 +17,11 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
     vec tile[{tile} * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
-{start}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, {team});
+    real *parted = arg->c.parted + part.thread * arg->c.parted_size;
+{start}{inputs}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, {team});
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, GROUP_ROWS), back = arg->c.far && (step + arg->c.turn) & 1;
+    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
     for (long place = from; place < to; place++) {{
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cellwright.kernels.c.buffers import Sizes
+from cellwright.kernels.c.packing import BLOCK
 from cellwright.kernels.c.pages import large_pages
 from cellwright.kernels.c.render import Source
 from cellwright.kernels.gradients import Leaves
@@ -17,7 +18,7 @@ from cellwright.program import Program
 from cellwright.program.split import EARLY, TIMED
 from cellwright.step.atoms import Weight
 
-PACK = 13  # fields of a Pack in loops.h
+PACK = 16  # fields of a Pack in loops.h
 
 
 class Order(NamedTuple):
@@ -27,6 +28,7 @@ class Order(NamedTuple):
     place: int  # of the product among those packed
     weight: Weight
     sizes: tuple[int, ...]  # depth of the term, of those before, of all; columns, units, slot, slots
+    blocks: tuple[int, int]  # of the terms before, of all, in thirds
 
 
 class Packed:
@@ -40,8 +42,9 @@ class Packed:
         self.pieces: array[int] = array("q")
         self.found: array[int] = array("Q")
         self.known: array[int] = array("Q")
+        self.plain: array[int] = array("i", [0])
         self.vectors: tuple[int, ...] | None = None  # addresses of those that are read as they are
-        self.fields: tuple[int, ...] = ()  # of a call: pack, piece, found, known
+        self.fields: tuple[int, ...] = ()  # of a call: pack, piece, found, known, plain
         self.held: tuple[Any, ...] = ()  # the weights themselves
 
 
@@ -61,14 +64,14 @@ class Weights:
         self._order = [*(n for n, direct in self._direct.items() if direct is not None), *self._others]
         self._whole = all(self._is_whole(value, dims) for value, dims in code.weights)
         self.each_step = code.packing.each_step * program.dtype.itemsize  # bytes that a loop reads
-        self._spare: dict[bool, list[Packed]] = {True: [], False: []}
+        self._spare: dict[tuple[bool, bool], list[Packed]] = {}
 
     def take(self, leaves: Leaves, sizes: Sizes) -> Packed:
         """What to pack for a run; where no backward follows also where, for then it may be packed already."""
         try:
-            packed = self._spare[sizes.keep].pop()
-        except IndexError:
-            size = 0 if sizes.keep else self.code.packing.size
+            packed = self._spare[sizes.keep, sizes.thirds].pop()
+        except (KeyError, IndexError):
+            size = 0 if sizes.keep else (self.code.thirds if sizes.thirds else self.code.packing).size
             packed = Packed(large_pages(torch.empty(size, dtype=self.program.dtype)))
         self._point(packed, self._sources(leaves), sizes)
         return packed
@@ -100,17 +103,17 @@ class Weights:
             packed.held, packed.vectors = (tensors, vectors), tuple(map(Tensor.data_ptr, vectors))
         return packed.vectors
 
-    def give(self, packed: Packed, keep: bool) -> None:
+    def give(self, packed: Packed, sizes: Sizes) -> None:
         """Take packed weights back when a run ended."""
         packed.held = ()
-        self._spare[keep] = [packed]
+        self._spare[sizes.keep, sizes.thirds] = [packed]
 
     @staticmethod
     def _key(tensors: list[Tensor], sizes: Sizes) -> tuple[Any, ...]:
         """What a plan follows from; the last of it are the strides of weights that do not lie plainly."""
         plain = all(map(Tensor.is_contiguous, tensors))
         strides = () if plain else tuple(map(Tensor.stride, tensors))
-        return (sizes.few, sizes.columns, sizes.team, *map(Tensor.data_ptr, tensors), strides)
+        return (sizes.few, sizes.columns, sizes.thirds, sizes.team, *map(Tensor.data_ptr, tensors), strides)
 
     def _sources(self, leaves: Leaves) -> list[Tensor]:
         """The tensors that hold the weights: parameters themselves, also where a step transposes them; then others."""
@@ -151,12 +154,13 @@ class Weights:
                 timed = order.stage in TIMED
                 team = sizes.team if timed and sizes.columns else 1
                 jobs = packed.jobs if early else packed.late
-                jobs.extend((from_, row, column, to, *order.sizes, timed and sizes.few, team))
+                apart = (self.code.thirds.starts[order.place], *order.blocks)
+                jobs.extend((from_, row, column, to, *order.sizes, timed and sizes.few, team, *apart))
         for number in {order.weight.value for order in self._orders}:
             packed.pieces.extend((sources[number].data_ptr(), _span(sources[number])))
         count = max(sizes.team * len(packed.pieces) // 2, 1)
         packed.found, packed.known = array("Q", [0] * count), array("Q", [1] * count)
-        tables = (packed.jobs, packed.pieces, packed.found, packed.known)
+        tables = (packed.jobs, packed.pieces, packed.found, packed.known, packed.plain)
         packed.fields = tuple(table.buffer_info()[0] for table in tables)
 
 
@@ -171,10 +175,12 @@ def _orders(program: Program, code: Source) -> Iterator[Order]:
         loop = program.stages[stage][place]
         product = loop.products[number]
         total = sum(arg.width for arg in product.inputs)
+        blocks = sum(-(-arg.width // BLOCK) for arg in product.inputs)
         slots = len(product.slots)
         for slot, atom in enumerate(product.slots):
-            before = 0
+            before = above = 0
             for arg, weight in zip(product.inputs, program.graph.atoms[atom].detail, strict=True):
                 sizes = (arg.width, before, total, loop.width, code.units[stage, place], slot, slots)
-                yield Order(stage, packed, weight, sizes)
+                yield Order(stage, packed, weight, sizes, (above, blocks))
                 before += arg.width
+                above += -(-arg.width // BLOCK)

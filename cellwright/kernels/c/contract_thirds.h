@@ -1,0 +1,124 @@
+// The products of contract.h in thirds: the same plan and shares, tiles of up to 32 rows by 32 columns.
+#ifndef CELLWRIGHT_CONTRACT_THIRDS_H
+#define CELLWRIGHT_CONTRACT_THIRDS_H
+
+#include "contract_plain.h"
+#include "thirds.h"
+
+#define PANEL 32  // rows of a group and columns of a panel: two tiles by two
+
+#ifdef HAS_THIRDS
+
+#define THIRDS_DEPTH 384L  // most k in a block: the first store of a sum costs as much as a hundred of them
+#define THIRDS_HIGH 512L   // most rows of A packed at once
+#define THIRDS_LEAST 16    // rows and columns from which on it pays to split both
+
+static long thirds_depth(long K) {
+    const long blocks = contract_up(K, THIRDS_DEPTH);
+    return contract_up(contract_up(K, blocks), BLOCK_DEPTH) * BLOCK_DEPTH;
+}
+
+// Which products are better done so.
+static int contract_in_thirds(const contract_job *job) {
+    return job->K > BLOCK_DEPTH && contract_min(job->M, job->N) >= THIRDS_LEAST && thirds_ready();
+}
+
+static long contract_thirds_scratch(const contract_job *job) {
+    if (!contract_in_thirds(job)) return 0;
+    const long rows = contract_min(THIRDS_HIGH, contract_up(job->M, PANEL) * PANEL);
+    return (PANEL + rows) / VL * (thirds_depth(job->K) / BLOCK_DEPTH) * THIRDS;
+}
+
+// A block of A, or a panel of D, from its k and column on.
+static void contract_split(long depth, const real *from, long step, long columns, int turned, real *to, vec *odd) {
+    const long blocks = contract_up(depth, BLOCK_DEPTH);
+    for (long k = 0; k < blocks; k++, from += BLOCK_DEPTH * step)
+        for (long n = 0; n < columns; n += VL) {
+            const Lines lines = lines_across(from + n, step, depth - k * BLOCK_DEPTH, 1, columns - n);
+            split(to + (n / VL * blocks + k) * THIRDS, &lines, turned, odd);
+        }
+}
+
+// Products that share D lie below each other, each in groups of 32 rows.
+static long contract_groups(const contract_job *jobs, long count) {
+    long groups = 0;
+    for (long p = 0; p < count; p++) groups += contract_up(jobs[p].M, PANEL);
+    return groups;
+}
+
+typedef struct {
+    const contract_job *job;
+    long m, rows;
+} contract_group;
+
+static contract_group contract_group_at(const contract_job *jobs, long group) {
+    for (long groups; group >= (groups = contract_up(jobs->M, PANEL)); jobs++) group -= groups;
+    return (contract_group){jobs, group * PANEL, contract_min(PANEL, jobs->M - group * PANEL)};
+}
+
+// Between a tile and a C that it cannot reach itself: cut off at the right, or with columns that lie apart.
+static void contract_by_hand(const contract_group *g, long n, long cols, real *tile, int load) {
+    for (long i = 0; i < g->rows; i++)
+        for (long j = 0; j < cols; j++) {
+            real *c = contract_at(g->job, g->m + i, n + j), *t = tile + i * PANEL + j;
+            *(load ? t : c) = *(load ? c : t);
+        }
+}
+
+// The tiles of a group in a panel, over `depth` of k: the first time C is written, then added to.
+static void contract_tiles(const contract_group *g, int first, long depth, long n, long cols, const real *a,
+                           const real *d) {
+    real tile[PANEL * PANEL] __attribute__((aligned(VB)));
+    const contract_job *job = g->job;
+    const int whole = !job->exchanged && cols % VL == 0 && n % job->segment + cols <= job->segment;
+    if (!whole && !first) contract_by_hand(g, n, cols, tile, 1);
+    shape_tiles(g->rows, contract_min(g->rows, VL));
+    multiply_group(g->rows, contract_min(g->rows, VL), contract_up(cols, VL), a, d, contract_up(depth, BLOCK_DEPTH),
+                   whole ? contract_at(job, g->m, n) : tile, whole ? job->ldc : PANEL, first);
+    if (!whole) contract_by_hand(g, n, cols, tile, 0);
+}
+
+// Fetches what comes next of D, part i of n.
+static void contract_fetch(const real *next, long ldd, long depth, long i, long n) {
+    for (long k = depth * i / n; next && k < depth * (i + 1) / n; k++)
+        for (long v = 0; v < PANEL; v += VL) __builtin_prefetch(next + k * ldd + v, 0, 2);
+}
+
+// The groups g0..g1 and columns n0..n1 of products that share D. Returns whether it met a number that is not finite:
+// the results are of no use then.
+static int contract_thirds_part(const contract_job *jobs, long g0, long g1, long n0, long n1, real *scratch) {
+    const long K = jobs->K, ldd = jobs->ldd, most = thirds_depth(K), high = THIRDS_HIGH / PANEL;
+    real *panel = scratch, *packed = scratch + PANEL / VL * (most / BLOCK_DEPTH) * THIRDS;
+    vec odd = v_set1(0);
+    for (long k = 0; k < K; k += most)
+        for (long from = g0; from < g1; from += high) {
+            const long depth = contract_min(most, K - k), groups = contract_min(high, g1 - from);
+            const long size = PANEL / VL * contract_up(depth, BLOCK_DEPTH) * THIRDS;
+            for (long i = 0; i < groups; i++) {
+                const contract_group g = contract_group_at(jobs, from + i);
+                contract_split(depth, g.job->A + k * g.job->lda + g.m, g.job->lda, g.rows, 1, packed + i * size, &odd);
+            }
+            for (long n = n0; n < n1; n += PANEL) {
+                const real *d = jobs->D + k * ldd + n, *next = n + PANEL < n1 ? d + PANEL : 0;
+                const long cols = contract_min(PANEL, n1 - n);
+                contract_split(depth, d, ldd, cols, 0, panel, &odd);
+                for (long i = 0; i < groups; i++) {
+                    const contract_group g = contract_group_at(jobs, from + i);
+                    contract_fetch(next, ldd, depth, i, groups);
+                    contract_tiles(&g, k == 0, depth, n, cols, packed + i * size, panel);
+                }
+            }
+        }
+    release_tiles();
+    return any_odd(odd);
+}
+
+#else
+static int contract_in_thirds(const contract_job *job) { return (void)job, 0; }
+static long contract_thirds_scratch(const contract_job *job) { return (void)job, 0; }
+static long contract_groups(const contract_job *jobs, long count) { return (void)jobs, (void)count, 0; }
+static int contract_thirds_part(const contract_job *jobs, long g0, long g1, long n0, long n1, real *scratch) {
+    return (void)jobs, (void)g0, (void)g1, (void)n0, (void)n1, (void)scratch, 1;
+}
+#endif
+#endif

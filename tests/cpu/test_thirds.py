@@ -1,0 +1,138 @@
+"""Products of float32 numbers in thirds, where the machine has the tiles: as exact as plain ones, whatever the numbers."""
+
+import pytest
+import torch
+
+import cellwright as cw
+from cellwright.cells import LIBRARY
+from cellwright.kernels import choose
+from cellwright.kernels.c import buffers
+from cellwright.kernels.c.compiler import find_compiler
+from cellwright.kernels.c.core import core
+from tests.oracle import CORE, as_function, flat, results_and_gradients, twins
+
+pytestmark = pytest.mark.skipif(
+    find_compiler() is None or not core(torch.float32).pack_thirds, reason="this machine has no tiles for bfloat16"
+)
+PLAIN = 1 << 30  # rows of a batch below which products are plain
+SIZES = [(1, 16), (5, 7), (28, 33), (33, 48), (70, 20)]
+BATCHES = [3, 16, 17, 33, 70]
+
+
+@pytest.fixture(autouse=True)
+def as_shipped(monkeypatch):
+    monkeypatch.delenv("CELLWRIGHT_CFLAGS", raising=False)
+
+
+def made(layer, x):
+    """Whether the products of its last run, on such an x, were in thirds."""
+    entry = choose(layer.first_cell, "c", x).entry
+    return list(entry.fused._layouts)[-1].thirds
+
+
+def computed(layer, inputs, monkeypatch, least):
+    monkeypatch.setattr(buffers, "THIRDS_ROWS", least)
+    found = flat(results_and_gradients(as_function(layer), inputs))
+    assert made(layer, inputs[0]) == (least < PLAIN)
+    return found
+
+
+def drawn(layer, steps, batch, scale=1.0):
+    first = layer.first_cell
+    x = scale * torch.randn(steps, batch, first.input_size)
+    states = [torch.randn(1, batch, size) for size in first.state_sizes]
+    return [one.requires_grad_() for one in (x, *states)] + list(layer.parameters())
+
+
+def off(found, exact):
+    """Of every result how far it is off, against its size."""
+    return torch.stack([(f.double() - e).norm() / e.norm().clamp_min(1e-30) for f, e in zip(found, exact, strict=True)])
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(("inputs", "hidden"), SIZES)
+@pytest.mark.parametrize("name", ["lstm", "gru", "gru-reset-before"])
+def test_thirds_are_as_exact_as_plain_numbers(name, inputs, hidden, batch, monkeypatch):
+    fused, plain = twins(LIBRARY[name](inputs, hidden))
+    given = drawn(fused, 12, batch)
+    parted = computed(fused, given, monkeypatch, 3)
+    whole = computed(fused, given, monkeypatch, PLAIN)
+    wide = plain.double()
+    states = [one.detach().double().requires_grad_() for one in given[: 1 + len(fused.first_cell.state)]]
+    exact = flat(results_and_gradients(as_function(wide), states + list(wide.parameters())))
+    assert torch.all(off(parted, exact) <= 1.5 * off(whole, exact) + 2e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e6, 1e20])
+def test_any_size_of_numbers(scale, monkeypatch):
+    fused, _ = twins(LIBRARY["rnn"](40, 33))
+    given = drawn(fused, 5, 20, scale)
+    with torch.no_grad():
+        fused.first_cell.W_xh.div_(scale)
+    parted, whole = (computed(fused, given, monkeypatch, least) for least in (3, PLAIN))
+    assert torch.all(off(parted, [one.double() for one in whole]) < 2e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3.4e38])
+@pytest.mark.parametrize("where", ["x", "h", "weight", "dy"])
+@pytest.mark.parametrize("name", CORE)
+def test_numbers_that_are_not_finite_go_where_plain_ones_do(name, where, value, monkeypatch):
+    fused, _ = twins(LIBRARY[name](34, 21))
+    given = drawn(fused, 5, 19)
+    weight = next(one for one in fused.parameters() if one.dim() == 2)
+    dy = torch.randn(5, 19, 21)
+    with torch.no_grad():
+        {"x": given[0][2], "h": given[1][0], "weight": weight, "dy": dy[3]}[where][1, 1] = value
+
+    def results(least):
+        monkeypatch.setattr(buffers, "THIRDS_ROWS", least)
+        states = tuple(given[1 : 1 + len(fused.first_cell.state)])
+        y, _ = fused(given[0], states if len(states) > 1 else states[0])
+        assert made(fused, given[0]) == (least < PLAIN)
+        return y.detach(), *torch.autograd.grad(y, given, dy)
+
+    for one, other in zip(results(3), results(PLAIN), strict=True):
+        finite = other.isfinite()
+        torch.testing.assert_close(one[~finite], other[~finite], equal_nan=True)
+        most = other[finite].abs().max().item() if finite.any() else 0.0
+        torch.testing.assert_close(one[finite], other[finite], atol=1e-5 * most, rtol=0)
+
+
+def test_weights_that_are_finite_again_are_in_thirds_again(monkeypatch):
+    layer = cw.Recurrent(LIBRARY["lstm"](34, 21), backend="c")
+    x = torch.randn(5, 19, 34)
+    monkeypatch.setattr(buffers, "THIRDS_ROWS", 3)
+    weight = next(one for one in layer.parameters() if one.dim() == 2)
+    with torch.no_grad():
+        before = layer(x)[0]
+        kept = weight[0, 0].clone()
+        weight[0, 0] = float("inf")
+        assert layer(x)[0].isnan().any() or not torch.equal(layer(x)[0], before)
+        weight[0, 0] = kept
+        assert torch.equal(layer(x)[0], before)
+
+
+def test_sequences_of_different_lengths(monkeypatch):
+    fused, plain = twins(LIBRARY["lstm"](28, 33))
+    x = torch.randn(9, 35, 28)
+    lengths = torch.randint(1, 10, (35,))
+    monkeypatch.setattr(buffers, "THIRDS_ROWS", 3)
+    with torch.no_grad():
+        found, wanted = (flat(layer(x, lengths=lengths)) for layer in (fused, plain))
+    assert made(fused, x)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_same_bits_on_any_threads_and_in_any_run(monkeypatch):
+    fused, _ = twins(LIBRARY["gru"](28, 48))
+    given = drawn(fused, 20, 37)
+    before = torch.get_num_threads()
+    found = []
+    for count in (1, 2, 2):
+        torch.set_num_threads(count)
+        found.append(computed(fused, given, monkeypatch, 3))
+    torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(found[0][:1], other[:1], strict=True))
+    assert all(torch.equal(one, two) for one, two in zip(found[1], found[2], strict=True))
