@@ -20,10 +20,11 @@ def compiled_quickly(request, monkeypatch):
 def columns_shared_by_small_cells(monkeypatch):
     """The cells of tests are small, and would never share columns: they do where a thread has less than 6 rows."""
     monkeypatch.setattr(buffers, "SHARED", (*buffers.SHARED, (-1, 5.5)))
+    monkeypatch.setattr(buffers, "SHARED_THIRDS", (*buffers.SHARED_THIRDS, (-1, 5.5)))
 
 
 @pytest.fixture(autouse=True)
 def products_of_small_cells_in_thirds(monkeypatch):
     """They would fill blocks with zeros for the most part: they do, where there are at least 3 rows."""
-    monkeypatch.setattr(buffers, "THIRDS_ROWS", 3)
+    monkeypatch.setattr(buffers, "THIRDS_ROWS", ((0, 3),))
     monkeypatch.setattr(buffers, "THIRDS_WASTE", 1000)

@@ -28,7 +28,8 @@ void run(const real *A, long lda, const real *D, long ldd, real *C, long ldc, lo
     contract_jobs(&job, 1, scratch + me * contract_scratch(K, M, N), me, team);
 }
 // The columns of A are those of so many products that share D.
-void run_parts(const real *A, const real *D, real *C, long K, long M, long N, long parts, real *scratch, int me, int team) {
+void run_parts(const real *A, const real *D, real *C, long K, long M, long N, long parts, real *scratch, int me,
+               int team) {
     Block blocks[64];
     for (long p = 0; p < parts; p++) {
         const long from = M * p / parts, rows = M * (p + 1) / parts - from;

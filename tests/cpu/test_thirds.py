@@ -1,4 +1,4 @@
-"""Products of float32 numbers in thirds, where the machine has the tiles: as exact as plain ones, whatever the numbers."""
+"""Products of float32 numbers in thirds, where the machine has the tiles: as exact as plain ones."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def made(layer, x):
 
 
 def computed(layer, inputs, monkeypatch, least):
-    monkeypatch.setattr(buffers, "THIRDS_ROWS", least)
+    monkeypatch.setattr(buffers, "THIRDS_ROWS", ((0, least),))
     found = flat(results_and_gradients(as_function(layer), inputs))
     assert made(layer, inputs[0]) == (least < PLAIN)
     return found
@@ -85,7 +85,7 @@ def test_numbers_that_are_not_finite_go_where_plain_ones_do(name, where, value, 
         {"x": given[0][2], "h": given[1][0], "weight": weight, "dy": dy[3]}[where][1, 1] = value
 
     def results(least):
-        monkeypatch.setattr(buffers, "THIRDS_ROWS", least)
+        monkeypatch.setattr(buffers, "THIRDS_ROWS", ((0, least),))
         states = tuple(given[1 : 1 + len(fused.first_cell.state)])
         y, _ = fused(given[0], states if len(states) > 1 else states[0])
         assert made(fused, given[0]) == (least < PLAIN)
@@ -101,7 +101,7 @@ def test_numbers_that_are_not_finite_go_where_plain_ones_do(name, where, value, 
 def test_weights_that_are_finite_again_are_in_thirds_again(monkeypatch):
     layer = cw.Recurrent(LIBRARY["lstm"](34, 21), backend="c")
     x = torch.randn(5, 19, 34)
-    monkeypatch.setattr(buffers, "THIRDS_ROWS", 3)
+    monkeypatch.setattr(buffers, "THIRDS_ROWS", ((0, 3),))
     weight = next(one for one in layer.parameters() if one.dim() == 2)
     with torch.no_grad():
         before = layer(x)[0]
@@ -116,7 +116,7 @@ def test_sequences_of_different_lengths(monkeypatch):
     fused, plain = twins(LIBRARY["lstm"](28, 33))
     x = torch.randn(9, 35, 28)
     lengths = torch.randint(1, 10, (35,))
-    monkeypatch.setattr(buffers, "THIRDS_ROWS", 3)
+    monkeypatch.setattr(buffers, "THIRDS_ROWS", ((0, 3),))
     with torch.no_grad():
         found, wanted = (flat(layer(x, lengths=lengths)) for layer in (fused, plain))
     assert made(fused, x)

@@ -16,13 +16,15 @@ from cellwright.program.places import Place
 LINE = 64  # bytes: buffers start at lines of the cache
 CHUNK, GROUP = 96, 32  # rows, as in loops.h
 GROUP_BLOCK = 2 * 768  # numbers that a block of a group takes in thirds
-THIRDS_ROWS = 8  # of a batch: with fewer, what loads and stores tiles does not pay
-THIRDS_FAR = 3 << 20  # bytes of weights in thirds: more come from afar, and plain ones are a third less
+THIRDS_ROWS = ((1 << 20, 20), (1 << 18, 24), (0, 64))
+"""Bytes of weights, plain, that a loop reads at every step; with as many, rows from which on products are in thirds."""
 THIRDS_WASTE = 1.6  # of blocks that are filled up with zeros
 FEW_ROWS = 3  # of a tile that takes more columns
 FAR = 5 << 18  # bytes of weights that a core's own cache no longer holds beside all else: tiles fetch what comes next
 SHARED = ((9 << 18, 12.0), (1 << 20, 3.0), (1 << 18, 0.5))
 """Bytes of weights that a loop reads at every step; with more, rows a thread up to which columns are shared."""
+SHARED_THIRDS = ((3 << 20, 16.0), (3 << 19, 8.0))
+"""The same where they are in thirds."""
 OURS = ("d", "kept", "hoisted", "scratch")  # matrices that nobody else sees
 CROWDED = 256  # columns: rows of float32 1 KiB apart share a quarter, 4 KiB apart a single one, of a cache's places
 ODD = 16  # columns more: a line of the cache in float32, two in float64
@@ -35,7 +37,7 @@ def kept_apart(program: Program) -> Program:
     return dataclasses.replace(program, buffers={**program.buffers, **wider})
 
 
-def columns_shared(B: int, team: int, weights: int) -> bool:
+def columns_shared(B: int, team: int, weights: int, thirds: bool = False) -> bool:
     """Whether threads share the columns of every row, with a barrier a pass, or each takes rows of its own.
 
     With rows of its own a thread never waits, and fetches nothing that others computed. But it reads all weights, and
@@ -45,8 +47,10 @@ def columns_shared(B: int, team: int, weights: int) -> bool:
         B: rows of the batch.
         team: threads.
         weights: bytes that a loop over time reads at every step.
+        thirds: whether they are in thirds.
     """
-    most = next((rows for least, rows in SHARED if weights > least), 0.0)
+    table = SHARED_THIRDS if thirds else SHARED
+    most = next((rows for least, rows in table if weights > least), 0.0)
     return team > 1 and team * most >= B
 
 
@@ -57,8 +61,9 @@ def in_thirds(B: int, code: Source) -> bool:
         B: rows of the batch.
         code: of the cell.
     """
-    plain, parted = (4 * packing.each_step for packing in (code.packing, code.thirds))
-    return B >= THIRDS_ROWS and parted <= min(THIRDS_FAR, THIRDS_WASTE * THIRDS * plain)
+    plain, parted = code.packing.each_step, code.thirds.each_step
+    least = next(rows for most, rows in THIRDS_ROWS if 4 * plain >= most)
+    return least <= B and parted <= THIRDS_WASTE * THIRDS * plain
 
 
 class Sizes(NamedTuple):

@@ -47,7 +47,7 @@ static void contract_thirds(const contract_job *jobs, long count, real *scratch,
     long m0 = 0, m1 = rows, n0 = 0, n1 = N;
     if (by_rows < by_cols) contract_share(&m0, &m1, PANEL, me, team);
     else contract_share(&n0, &n1, PANEL, me, team);
-    if (!contract_thirds_part(jobs, m0 / PANEL, m1 / PANEL, n0, n1, scratch)) return;
+    if (!contract_thirds_part(jobs, groups, m0 / PANEL, m1 / PANEL, n0, n1, scratch)) return;
     for (const contract_job *job = jobs; job < jobs + count; job++) {
         const long all = contract_groups(job, 1) * PANEL;
         if (m0 < job->M && m1 > 0) contract_part(job, contract_max(m0, 0), contract_min(m1, job->M), n0, n1, scratch);

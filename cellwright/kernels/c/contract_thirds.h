@@ -9,13 +9,20 @@
 
 #ifdef HAS_THIRDS
 
-#define THIRDS_DEPTH 384L  // most k in a block: the first store of a sum costs as much as a hundred of them
-#define THIRDS_HIGH 512L   // most rows of A packed at once
+#define THIRDS_DEPTH 768L            // most k in a block: to load and to store sums costs as much as 100 of k
+#define THIRDS_SHALLOW 256L          // the same where A has many rows, of which only some are packed at once then
+#define THIRDS_BLOCK (1400L * 1024)  // bytes of packed A, in a second-level cache of 2 MiB
 #define THIRDS_LEAST 16    // rows and columns from which on it pays to split both
 
-static long thirds_depth(long K) {
-    const long blocks = contract_up(K, THIRDS_DEPTH);
+static long thirds_depth(long K, long groups) {
+    const long fits = THIRDS_BLOCK / (PANEL / VL * THIRDS * (long)sizeof(real)) / groups * BLOCK_DEPTH;
+    const long blocks = contract_up(K, contract_max(THIRDS_SHALLOW, contract_min(THIRDS_DEPTH, fits)));
     return contract_up(contract_up(K, blocks), BLOCK_DEPTH) * BLOCK_DEPTH;
+}
+
+// Groups of A packed at once.
+static long thirds_high(long depth) {
+    return contract_max(1, THIRDS_BLOCK / (PANEL / VL * THIRDS * (long)sizeof(real)) / (depth / BLOCK_DEPTH));
 }
 
 // Which products are better done so.
@@ -25,8 +32,8 @@ static int contract_in_thirds(const contract_job *job) {
 
 static long contract_thirds_scratch(const contract_job *job) {
     if (!contract_in_thirds(job)) return 0;
-    const long rows = contract_min(THIRDS_HIGH, contract_up(job->M, PANEL) * PANEL);
-    return (PANEL + rows) / VL * (thirds_depth(job->K) / BLOCK_DEPTH) * THIRDS;
+    const long groups = contract_up(job->M, PANEL), depth = thirds_depth(job->K, groups);
+    return PANEL / VL * (1 + contract_min(groups, thirds_high(depth))) * (depth / BLOCK_DEPTH) * THIRDS;
 }
 
 // A block of A, or a panel of D, from its k and column on.
@@ -72,7 +79,6 @@ static void contract_tiles(const contract_group *g, int first, long depth, long 
     const contract_job *job = g->job;
     const int whole = !job->exchanged && cols % VL == 0 && n % job->segment + cols <= job->segment;
     if (!whole && !first) contract_by_hand(g, n, cols, tile, 1);
-    shape_tiles(g->rows, contract_min(g->rows, VL));
     multiply_group(g->rows, contract_min(g->rows, VL), contract_up(cols, VL), a, d, contract_up(depth, BLOCK_DEPTH),
                    whole ? contract_at(job, g->m, n) : tile, whole ? job->ldc : PANEL, first);
     if (!whole) contract_by_hand(g, n, cols, tile, 0);
@@ -84,10 +90,10 @@ static void contract_fetch(const real *next, long ldd, long depth, long i, long 
         for (long v = 0; v < PANEL; v += VL) __builtin_prefetch(next + k * ldd + v, 0, 2);
 }
 
-// The groups g0..g1 and columns n0..n1 of products that share D. Returns whether it met a number that is not finite:
+// Of all groups g0..g1, and the columns n0..n1 of products that share D. Returns whether it met a number that is not finite:
 // the results are of no use then.
-static int contract_thirds_part(const contract_job *jobs, long g0, long g1, long n0, long n1, real *scratch) {
-    const long K = jobs->K, ldd = jobs->ldd, most = thirds_depth(K), high = THIRDS_HIGH / PANEL;
+static int contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
+    const long K = jobs->K, ldd = jobs->ldd, most = thirds_depth(K, all), high = thirds_high(most);
     real *panel = scratch, *packed = scratch + PANEL / VL * (most / BLOCK_DEPTH) * THIRDS;
     vec odd = v_set1(0);
     for (long k = 0; k < K; k += most)
@@ -102,8 +108,10 @@ static int contract_thirds_part(const contract_job *jobs, long g0, long g1, long
                 const real *d = jobs->D + k * ldd + n, *next = n + PANEL < n1 ? d + PANEL : 0;
                 const long cols = contract_min(PANEL, n1 - n);
                 contract_split(depth, d, ldd, cols, 0, panel, &odd);
-                for (long i = 0; i < groups; i++) {
+                for (long i = 0, shaped = 0; i < groups; i++) {
                     const contract_group g = contract_group_at(jobs, from + i);
+                    if (g.rows != shaped) shape_tiles(g.rows, contract_min(g.rows, VL));
+                    shaped = g.rows;
                     contract_fetch(next, ldd, depth, i, groups);
                     contract_tiles(&g, k == 0, depth, n, cols, packed + i * size, panel);
                 }
@@ -117,8 +125,8 @@ static int contract_thirds_part(const contract_job *jobs, long g0, long g1, long
 static int contract_in_thirds(const contract_job *job) { return (void)job, 0; }
 static long contract_thirds_scratch(const contract_job *job) { return (void)job, 0; }
 static long contract_groups(const contract_job *jobs, long count) { return (void)jobs, (void)count, 0; }
-static int contract_thirds_part(const contract_job *jobs, long g0, long g1, long n0, long n1, real *scratch) {
-    return (void)jobs, (void)g0, (void)g1, (void)n0, (void)n1, (void)scratch, 1;
+static int contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
+    return (void)jobs, (void)all, (void)g0, (void)g1, (void)n0, (void)n1, (void)scratch, 1;
 }
 #endif
 #endif

@@ -100,8 +100,8 @@ class _Renderer:
             which = self.packs.index((stage, place, number))
             starts = ", ".join(str(packing.starts[which]) for packing in (self.packing, self.thirds))
             yield f"    const Term terms{number}[] = {{{listed}}};\n"
-            yield f"    const Inputs in{number} = inputs(&arg->c, part, terms{number}, {len(terms)}, {len(product.slots)}, "
-            yield f"{starts}, &parted);\n"
+            given = f"terms{number}, {len(terms)}, {len(product.slots)}, {starts}"
+            yield f"    const Inputs in{number} = inputs(&arg->c, part, {given}, &parted);\n"
 
     def products(self, stage: str, place: int, loop: Loop) -> Iterator[str]:
         first = 0

@@ -124,7 +124,9 @@ class Fused:
     def sizes(self, rows: int, B: int, team: int, keep: bool, apart: bool = False) -> Sizes:
         """What decides the memory of a run, and how its threads share the work."""
         thirds = bool(self.core.pack_thirds) and in_thirds(B, self.code)
-        return Sizes(rows, B, team, keep, columns_shared(B, team, self.weights.each_step), apart, thirds)
+        packing = self.code.thirds if thirds else self.code.packing
+        columns = columns_shared(B, team, packing.each_step * self.program.dtype.itemsize, thirds)
+        return Sizes(rows, B, team, keep, columns, apart, thirds)
 
     def steps(self, x: Tensor, B: int, ragged: Ragged | None) -> Steps:
         """Where in memory it says which rows are which step's."""
