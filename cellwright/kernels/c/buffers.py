@@ -23,8 +23,8 @@ FEW_ROWS = 3  # of a tile that takes more columns
 FAR = 5 << 18  # bytes of weights that a core's own cache no longer holds beside all else: tiles fetch what comes next
 SHARED = ((9 << 18, 12.0), (1 << 20, 3.0), (1 << 18, 0.5))
 """Bytes of weights that a loop reads at every step; with more, rows a thread up to which columns are shared."""
-SHARED_THIRDS = ((3 << 20, 16.0), (3 << 19, 8.0))
-"""The same where they are in thirds."""
+SHARED_THIRDS = {True: ((3 << 20, 16.0), (3 << 19, 8.0)), False: ((3 << 19, 32.0),)}
+"""The same where they are in thirds, if backward follows and if not: it would split again what others computed."""
 OURS = ("d", "kept", "hoisted", "scratch")  # matrices that nobody else sees
 CROWDED = 256  # columns: rows of float32 1 KiB apart share a quarter, 4 KiB apart a single one, of a cache's places
 ODD = 16  # columns more: a line of the cache in float32, two in float64
@@ -37,7 +37,7 @@ def kept_apart(program: Program) -> Program:
     return dataclasses.replace(program, buffers={**program.buffers, **wider})
 
 
-def columns_shared(B: int, team: int, weights: int, thirds: bool = False) -> bool:
+def columns_shared(B: int, team: int, weights: int, thirds: bool = False, keep: bool = True) -> bool:
     """Whether threads share the columns of every row, with a barrier a pass, or each takes rows of its own.
 
     With rows of its own a thread never waits, and fetches nothing that others computed. But it reads all weights, and
@@ -48,8 +48,9 @@ def columns_shared(B: int, team: int, weights: int, thirds: bool = False) -> boo
         team: threads.
         weights: bytes that a loop over time reads at every step.
         thirds: whether they are in thirds.
+        keep: whether backward follows.
     """
-    table = SHARED_THIRDS if thirds else SHARED
+    table = SHARED_THIRDS[keep] if thirds else SHARED
     most = next((rows for least, rows in table if weights > least), 0.0)
     return team > 1 and team * most >= B
 

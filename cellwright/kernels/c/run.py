@@ -125,7 +125,7 @@ class Fused:
         """What decides the memory of a run, and how its threads share the work."""
         thirds = bool(self.core.pack_thirds) and in_thirds(B, self.code)
         packing = self.code.thirds if thirds else self.code.packing
-        columns = columns_shared(B, team, packing.each_step * self.program.dtype.itemsize, thirds)
+        columns = columns_shared(B, team, packing.each_step * self.program.dtype.itemsize, thirds, keep)
         return Sizes(rows, B, team, keep, columns, apart, thirds)
 
     def steps(self, x: Tensor, B: int, ragged: Ragged | None) -> Steps:
