@@ -55,9 +55,12 @@ class Gradients:
             parts = self.program.batch_sums[number]
             return self._sum_at(parts[0], shape) if len(parts) == 1 and isinstance(parts[0], tuple) else None
         lines = self.program.products[number]
-        if len(lines) > 1 or len(lines[0]) > 1:
-            return None
-        return self._part_at(lines[0][0], flipped != self.program.turned[number])
+        places = [self._part_at(part, False) for line in lines for part in line]
+        whole = _below_each_other(places) if len(lines) == len(places) else _beside_each_other(places, len(lines))
+        if whole is None or flipped == self.program.turned[number]:
+            return whole
+        shape, strides, start = whole
+        return shape[::-1], strides[::-1], start
 
     def _second(self) -> list[str]:
         """The parameters whose gradients lie, wholly or in part, where another's do: both would be changed in place."""
@@ -138,6 +141,24 @@ class Gradients:
         if isinstance(part, tuple):
             return view((part[1],), (1,), self.sums + part[0])
         return view((1,), (1,), 0).new_full((1,), part * rows)
+
+
+def _below_each_other(places: list[Strided]) -> Strided | None:
+    """Matrices as one, if each begins where the rows of the one before end."""
+    (first, columns), strides, start = places[0]
+    rows = first
+    for shape, others, begins in places[1:]:
+        if others != strides or shape[1] != columns or begins != start + rows * strides[0]:
+            return None
+        rows += shape[0]
+    return (rows, columns), strides, start
+
+
+def _beside_each_other(places: list[Strided], lines: int) -> Strided | None:
+    """Matrices of one line as one, if each begins where the columns of the one before end."""
+    turned = [(shape[::-1], strides[::-1], start) for shape, strides, start in places]
+    found = _below_each_other(turned) if lines == 1 else None
+    return None if found is None else (found[0][::-1], found[1][::-1], found[2])
 
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:

@@ -20,6 +20,8 @@ class Operand(NamedTuple):
 
 Key = tuple[Place, int, bool]
 Homes = dict[int, tuple[Place, ...]]
+Runs = list[tuple[int, int]]
+"""Columns from and up to, one run after the other."""
 
 
 def plan_blocks(
@@ -30,12 +32,15 @@ def plan_blocks(
         (right, left) if turn else (left, right)
         for left, right, turn in zip(operands[::2], operands[1::2], turned, strict=True)
     ]
-    spans: dict[Key, list[tuple[int, int]]] = {}  # of a fixed side: the columns of the other side's matrix
+    spans: dict[Key, list[Runs]] = {}  # of a fixed side: of every product the columns of the other side's matrix
     for left, right in pairs:
+        mine: dict[Key, Runs] = {}
         for a in left.parts:
             for b in right.parts:
                 key, column, width = _key(graph, homes, a, b, left.looped)
-                spans.setdefault(key, []).append((column, column + width))
+                _extend(mine.setdefault(key, []), column, column + width)
+        for key, runs in mine.items():
+            spans.setdefault(key, []).append(runs)
     blocks: list[Block] = []
     found: dict[Key, list[tuple[int, int, int]]] = {}  # (start, stop, block)
     for key, wanted in spans.items():
@@ -71,14 +76,23 @@ def where(graph: Graph, homes: Homes, part: Read) -> Place:
     return home._replace(column=home.column + part.start)
 
 
-def _merge(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(set(spans)):
+def _extend(runs: Runs, start: int, stop: int) -> None:
+    if runs and runs[-1][1] == start:
+        runs[-1] = (runs[-1][0], stop)
+    elif (start, stop) not in runs:
+        runs.append((start, stop))
+
+
+def _merge(products: list[Runs]) -> Runs:
+    """The columns of all blocks: those of a product that has several follow each other, others are joined."""
+    apart = [run for runs in products for run in runs if len(runs) > 1]
+    merged: Runs = []
+    for start, stop in sorted({run for runs in products for run in runs if len(runs) == 1}):
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
         else:
             merged.append((start, stop))
-    return merged
+    return list(dict.fromkeys([*apart, *merged]))
 
 
 def _part(

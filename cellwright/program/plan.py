@@ -45,8 +45,9 @@ def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
     homes = {atom: (*memory.homes.get(atom, []), *taken.get(atom, [])) for atom in stored}
     local = {stage: local_places(graph, stages[stage], homes) for stage in STAGES}
     columns: dict[int, int] = {}
-    for atom in sorted(atom for atom in summed if graph.atoms[atom].op != "const"):
-        columns[atom] = sum(graph.atoms[other].width for other in columns)
+    for atom in dict.fromkeys(atom for refs in sums for atom, _, _ in _atoms_of(refs)):
+        if graph.atoms[atom].op != "const":
+            columns[atom] = sum(graph.atoms[other].width for other in columns)
     turned = _turned(step)
     blocks, products = plan_blocks(graph, operands, homes, turned)
     buffers = _buffers(graph, step, states, memory.widths, local, sum(graph.atoms[a].width for a in columns))
@@ -78,11 +79,15 @@ def plan(step: Step, states: tuple[str, ...], needs_x: bool = True) -> Program:
 def _turned(step: Step) -> tuple[bool, ...]:
     """Of every product, whether all that is ever done with it is to transpose it: then it is computed transposed."""
     leaves = {entry.leaf[1]: n for n, entry in enumerate(step.tape.entries) if _is_product(entry.leaf)}
-    found = []
-    for product in range(len(step.products)):
-        readers = [n for n, reads in enumerate(step.tape.inputs) if leaves.get(product) in reads]
-        found.append(bool(readers) and all(step.tape.entries[n].function in TRANSPOSES for n in readers))
-    return tuple(found)
+    ends = set(step.dparameters.values())
+    return tuple(p in leaves and _only_turned(step, leaves[p], ends) for p in range(len(step.products)))
+
+
+def _only_turned(step: Step, value: int, ends: set[int]) -> bool:
+    """Whether a value is read only to be transposed, and not back again."""
+    readers = [n for n, reads in enumerate(step.tape.inputs) if value in reads]
+    turned = bool(readers) and all(step.tape.entries[n].function in TRANSPOSES for n in readers)
+    return turned and value not in ends and not all(_only_turned(step, n, ends) for n in readers)
 
 
 def _is_product(leaf: object) -> bool:
@@ -190,11 +195,23 @@ def _sum_parts(graph: Graph, refs: Refs, columns: dict[int, int]) -> tuple[tuple
             parts.append((columns[part.atom] + part.start, part.width))
         else:
             parts += [(columns[part.atom] + part.start + part.step * place, 1) for place in range(part.width)]
-    return tuple(parts)
+    return tuple(_side_by_side(parts))
+
+
+def _side_by_side(parts: list[tuple[int, int] | float]) -> list[tuple[int, int] | float]:
+    """The same with columns that follow each other as one part."""
+    found: list[tuple[int, int] | float] = []
+    for part in parts:
+        last = found[-1] if found else 0.0
+        if isinstance(part, tuple) and isinstance(last, tuple) and sum(last) == part[0]:
+            found[-1] = (last[0], last[1] + part[1])
+        else:
+            found.append(part)
+    return found
 
 
 def _order(differentials: list[Operand], operands: list[Operand]) -> list[int]:
-    """The atoms of the gradients, those that meet the same inputs side by side."""
+    """The atoms of the gradients, those that meet the same inputs side by side, as one parameter has them."""
     others: dict[int, list[int]] = {}
     sides: list[tuple[Read, ...]] = []
     for operand in differentials:
@@ -203,7 +220,7 @@ def _order(differentials: list[Operand], operands: list[Operand]) -> list[int]:
             sides.append(partner.parts)
         for part in operand.parts:
             others.setdefault(part.atom, []).append(sides.index(partner.parts))
-    return sorted(others, key=lambda atom: (sum(others[atom]) / len(others[atom]), atom))
+    return sorted(others, key=lambda atom: sum(others[atom]) / len(others[atom]))
 
 
 def _buffers(

@@ -176,9 +176,9 @@ V_FN void backward_0_at(const Args *arg, const Memory m, long row, long col, con
     const vec v43 = (v38 * v42);
     v_store_n(m.scratch + row * 5 + col, v31, lanes);
     v_store_n(m.d + row * 20 + 15 + col, v36, lanes);
-    v_store_n(m.sums + 0 + col, v_load_n(m.sums + 0 + col, lanes) + v36, lanes);
+    v_store_n(m.sums + 5 + col, v_load_n(m.sums + 5 + col, lanes) + v36, lanes);
     v_store_n(m.d + row * 20 + col, v37, lanes);
-    v_store_n(m.sums + 5 + col, v_load_n(m.sums + 5 + col, lanes) + v37, lanes);
+    v_store_n(m.sums + 0 + col, v_load_n(m.sums + 0 + col, lanes) + v37, lanes);
     v_store_n(m.d + row * 20 + 5 + col, v40, lanes);
     v_store_n(m.sums + 10 + col, v_load_n(m.sums + 10 + col, lanes) + v40, lanes);
     v_store_n(m.d + row * 20 + 10 + col, v43, lanes);
