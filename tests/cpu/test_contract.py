@@ -227,8 +227,9 @@ def test_products_that_share_d_are_the_same_sums(contract: Contract, size: tuple
     for parts in (2, 5, 12):
         for team in (1, 3):
             C = np.full((M, N), SENTINEL, contract.dtype)
-            rows = (M // parts, -(-M // parts), M + 32 * parts)  # of each, and of all, whole groups each
-            scratch = np.empty(max(contract.library.scratch(K, n, N) for n in rows), contract.dtype)
+            together = M + 32 * parts  # whole groups of each
+            sizes = (M // parts, N), (-(-M // parts), N), (together, max(together, N))
+            scratch = np.empty(max(contract.library.scratch(K, *size) for size in sizes), contract.dtype)
             for me in range(team):
                 arrays = (one.ctypes.data for one in (A, D, C))
                 contract.library.run_parts(*arrays, K, M, N, parts, scratch.ctypes.data, me, team)

@@ -19,11 +19,6 @@ SIZES = [(1, 16), (5, 7), (28, 33), (33, 48), (70, 20)]
 BATCHES = [3, 16, 17, 33, 70]
 
 
-@pytest.fixture(autouse=True)
-def as_shipped(monkeypatch):
-    monkeypatch.delenv("CELLWRIGHT_CFLAGS", raising=False)
-
-
 def made(layer, x):
     """Whether the products of its last run, on such an x, were in thirds."""
     entry = choose(layer.first_cell, "c", x).entry

@@ -171,12 +171,15 @@ class Layout:
 
 
 def _contracted(program: Program) -> Iterator[tuple[int, int]]:
-    """Rows and columns of the products over all rows, and of those that share what gives the columns, in groups."""
-    together: dict[Place, int] = {}
+    """Rows and columns of the products over all rows, and in groups of those that share what gives columns."""
+    together: dict[tuple[Place, int], int] = {}
     for block in program.blocks:
-        together[block.right] = together.get(block.right, 0) + -(-block.rows // GROUP) * GROUP
         yield block.rows, block.columns
-        yield together[block.right], block.columns
+        sides = (block.rows, block.columns, block.right), (block.columns, block.rows, block.left)
+        for rows, columns, shared in sides:
+            side = shared, columns
+            together[side] = together.get(side, 0) + -(-rows // GROUP) * GROUP
+            yield together[side], max(together[side], columns)
 
 
 def _needed_last(program: Program) -> set[str]:

@@ -11,7 +11,8 @@
 #include "contract_plain.h"
 #include "contract_thirds.h"
 
-#define CONTRACT_JOBS 8  // most products that share D at once
+#define CONTRACT_JOBS 8   // most products that share D at once
+#define CONTRACT_MOST 32  // most that are looked at together
 
 // What a thread's share costs: its products, and the packing of what it reads.
 static long contract_cost(long rows, long cols) { return rows * cols + 8 * (rows + cols); }
@@ -55,23 +56,40 @@ static void contract_thirds(const contract_job *jobs, long count, real *scratch,
     }
 }
 
-// Products that share D, by every thread `me` of `team`, with scratch of its own. The team shares out C's columns, or its
-// rows if that is less work, and no thread waits for another.
+// Whether two products in thirds share D.
+static int contract_together(const contract_job *one, const contract_job *other) {
+    return one->D == other->D && one->ldd == other->ldd && one->N == other->N;
+}
+
+// Products in thirds, those together that share D, up to CONTRACT_JOBS at once.
+static void contract_all_thirds(const contract_job *jobs, long count, real *scratch, int me, int team) {
+    for (long i = 0; i < count; i++) {
+        contract_job shared[CONTRACT_JOBS];
+        long before = 0, found = 0;
+        for (long j = 0; j < i; j++) before += contract_together(jobs + i, jobs + j);
+        if (before % CONTRACT_JOBS) continue;
+        for (long j = i; j < count && found < CONTRACT_JOBS; j++)
+            if (contract_together(jobs + i, jobs + j)) shared[found++] = jobs[j];
+        contract_thirds(shared, found, scratch, me, team);
+    }
+}
+
+// Products by every thread `me` of `team`, with scratch of its own. The team shares out C's columns, or its rows if that
+// is less work, and no thread waits for another.
 static void contract_jobs(const contract_job *jobs, long count, real *scratch, int me, int team) {
-    contract_job shared[CONTRACT_JOBS];
+    contract_job parted[CONTRACT_MOST];
     long found = 0;
     scratch += (VB - (uintptr_t)scratch % VB) % VB / sizeof(real);
     for (const contract_job *job = jobs; job < jobs + count; job++)
-        if (!contract_in_thirds(job)) contract_plain(job, scratch, me, team);
-        else if (job->exchanged) contract_thirds(job, 1, scratch, me, team);
-        else shared[found++] = *job;
-    if (found) contract_thirds(shared, found, scratch, me, team);
+        if (contract_in_thirds(job)) parted[found++] = contract_thirds_plan(*job);
+        else contract_plain(job, scratch, me, team);
+    contract_all_thirds(parted, found, scratch, me, team);
 }
 
 static void contract(const Block *b, long count, long K, real *scratch, int me, int team) {
-    contract_job jobs[CONTRACT_JOBS];
-    for (; count > 0; count -= CONTRACT_JOBS) {
-        const long n = contract_min(count, CONTRACT_JOBS);
+    contract_job jobs[CONTRACT_MOST];
+    for (; count > 0; count -= CONTRACT_MOST) {
+        const long n = contract_min(count, CONTRACT_MOST);
         for (long i = 0; i < n; i++, b++)
             jobs[i] = contract_plan(b->a, b->lda, b->d, b->ldd, b->c, b->segment, b->segment, K, b->rows, b->columns);
         contract_jobs(jobs, n, scratch, me, team);

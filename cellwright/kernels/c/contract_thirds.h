@@ -30,9 +30,19 @@ static int contract_in_thirds(const contract_job *job) {
     return job->K > BLOCK_DEPTH && contract_min(job->M, job->N) >= THIRDS_LEAST && thirds_ready();
 }
 
+// Turning lines costs more for A than for C where A has the more columns by far.
+static contract_job contract_thirds_plan(contract_job job) {
+    if (job.M <= 2 * job.N) return job;
+    contract_job other = job;
+    other.A = job.D, other.lda = job.ldd, other.M = job.N;
+    other.D = job.A, other.ldd = job.lda, other.N = job.M;
+    other.exchanged = !job.exchanged;
+    return other;
+}
+
 static long contract_thirds_scratch(const contract_job *job) {
     if (!contract_in_thirds(job)) return 0;
-    const long groups = contract_up(job->M, PANEL), depth = thirds_depth(job->K, groups);
+    const long groups = contract_up(contract_thirds_plan(*job).M, PANEL), depth = thirds_depth(job->K, groups);
     return PANEL / VL * (1 + contract_min(groups, thirds_high(depth))) * (depth / BLOCK_DEPTH) * THIRDS;
 }
 
@@ -63,12 +73,27 @@ static contract_group contract_group_at(const contract_job *jobs, long group) {
     return (contract_group){jobs, group * PANEL, contract_min(PANEL, jobs->M - group * PANEL)};
 }
 
-// Between a tile and a C that it cannot reach itself: cut off at the right, or with columns that lie apart.
+// Between a square of a tile and a C that is transposed.
+static void contract_turn(const contract_job *job, long m, long n, real *tile, int load) {
+    vec square[VL];
+    for (int i = 0; i < VL; i++) square[i] = v_load(load ? contract_at(job, m, n + i) : tile + i * PANEL);
+    v_transpose(square);
+    for (int i = 0; i < VL; i++) v_store(load ? tile + i * PANEL : contract_at(job, m, n + i), square[i]);
+}
+
+// Between a tile and a C that it cannot reach itself: transposed, cut off at the right, or with columns that lie apart.
 static void contract_by_hand(const contract_group *g, long n, long cols, real *tile, int load) {
-    for (long i = 0; i < g->rows; i++)
-        for (long j = 0; j < cols; j++) {
-            real *c = contract_at(g->job, g->m + i, n + j), *t = tile + i * PANEL + j;
-            *(load ? t : c) = *(load ? c : t);
+    const contract_job *job = g->job;
+    for (long i = 0; i < g->rows; i += VL)
+        for (long j = 0; j < cols; j += VL) {
+            const long m = g->m + i, rows = contract_min(VL, g->rows - i), width = contract_min(VL, cols - j);
+            real *part = tile + i * PANEL + j;
+            const int whole = rows == VL && width == VL && m % job->segment + VL <= job->segment;
+            if (job->exchanged && whole) contract_turn(job, m, n + j, part, load);
+            for (long k = 0; k < rows * width && !(job->exchanged && whole); k++) {
+                real *c = contract_at(job, m + k / width, n + j + k % width), *t = part + k / width * PANEL + k % width;
+                *(load ? t : c) = *(load ? c : t);
+            }
         }
 }
 
@@ -123,6 +148,7 @@ static int contract_thirds_part(const contract_job *jobs, long all, long g0, lon
 
 #else
 static int contract_in_thirds(const contract_job *job) { return (void)job, 0; }
+static contract_job contract_thirds_plan(contract_job job) { return job; }
 static long contract_thirds_scratch(const contract_job *job) { return (void)job, 0; }
 static long contract_groups(const contract_job *jobs, long count) { return (void)jobs, (void)count, 0; }
 static int contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {

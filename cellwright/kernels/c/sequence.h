@@ -211,10 +211,7 @@ static void finish(const Call *c, long me, long team) {
         for (long k = 0; k < team; k++) total += c->sum[(2 * k + 1) * c->sums + j];
         c->bias[j] = total;
     }
-    for (const Block *b = c->block, *all = b + c->blocks, *next; b < all; b = next) {
-        for (next = b + 1; next < all && next->d == b->d && next->columns == b->columns; next++) {}
-        core.contract(b, next - b, c->start[c->T], c->contract + me * c->contract_size, me, team);
-    }
+    core.contract(c->block, c->blocks, c->start[c->T], c->contract + me * c->contract_size, me, team);
 }
 
 // A value of a row that all columns go into: what the threads found, put together.
