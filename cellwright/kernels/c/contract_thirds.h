@@ -46,14 +46,14 @@ static long contract_thirds_scratch(const contract_job *job) {
     return PANEL / VL * (1 + contract_min(groups, thirds_high(depth))) * (depth / BLOCK_DEPTH) * THIRDS;
 }
 
-// A block of A, or a panel of D, from its k and column on.
-static void contract_split(long depth, const real *from, long step, long columns, int turned, real *to, vec *odd) {
+// Columns of A or D, 32 rows from k on of `depth`: into block k of their tiles.
+static void contract_split(const real *from, long step, long k, long depth, long columns, int turned, real *to,
+                           vec *odd) {
     const long blocks = contract_up(depth, BLOCK_DEPTH);
-    for (long k = 0; k < blocks; k++, from += BLOCK_DEPTH * step)
-        for (long n = 0; n < columns; n += VL) {
-            const Lines lines = lines_across(from + n, step, depth - k * BLOCK_DEPTH, 1, columns - n);
-            split(to + (n / VL * blocks + k) * THIRDS, &lines, turned, odd);
-        }
+    for (long n = 0; n < columns; n += VL) {
+        const Lines lines = lines_across(from + k * step + n, step, depth - k, 1, columns - n);
+        split(to + (n / VL * blocks + k / BLOCK_DEPTH) * THIRDS, &lines, turned, odd);
+    }
 }
 
 // Products that share D lie below each other, each in groups of 32 rows.
@@ -125,14 +125,17 @@ static int contract_thirds_part(const contract_job *jobs, long all, long g0, lon
         for (long from = g0; from < g1; from += high) {
             const long depth = contract_min(most, K - k), groups = contract_min(high, g1 - from);
             const long size = PANEL / VL * contract_up(depth, BLOCK_DEPTH) * THIRDS;
-            for (long i = 0; i < groups; i++) {
-                const contract_group g = contract_group_at(jobs, from + i);
-                contract_split(depth, g.job->A + k * g.job->lda + g.m, g.job->lda, g.rows, 1, packed + i * size, &odd);
-            }
+            for (long row = 0; row < depth; row += BLOCK_DEPTH)  // whole rows are what the memory reads well
+                for (long i = 0; i < groups; i++) {
+                    const contract_group g = contract_group_at(jobs, from + i);
+                    const real *a = g.job->A + k * g.job->lda + g.m;
+                    contract_split(a, g.job->lda, row, depth, g.rows, 1, packed + i * size, &odd);
+                }
             for (long n = n0; n < n1; n += PANEL) {
                 const real *d = jobs->D + k * ldd + n, *next = n + PANEL < n1 ? d + PANEL : 0;
                 const long cols = contract_min(PANEL, n1 - n);
-                contract_split(depth, d, ldd, cols, 0, panel, &odd);
+                for (long row = 0; row < depth; row += BLOCK_DEPTH)
+                    contract_split(d, ldd, row, depth, cols, 0, panel, &odd);
                 for (long i = 0, shaped = 0; i < groups; i++) {
                     const contract_group g = contract_group_at(jobs, from + i);
                     if (g.rows != shaped) shape_tiles(g.rows, contract_min(g.rows, VL));

@@ -40,22 +40,27 @@ static inline __attribute__((always_inline)) vec half_line(const Lines *l, int h
 static inline vec rounded(vec a) { return (vec)(((ivec)a + 0x8000) & (v_int)0xffff0000); }
 static inline vec paired(vec low, vec high) { return (vec)((ivec)((v_uvec)low >> 16) | (ivec)high); }
 
-// Where `turned`, lines of what is read are lanes of the tiles. `odd` becomes NaN by what is not finite, or rounds to it.
+// A line of every third; `odd` becomes NaN by what is not finite, or rounds to it.
+static inline void split_line(real *to, vec a, vec b, vec *odd) {
+    const vec a1 = rounded(a), b1 = rounded(b), a23 = a - a1, b23 = b - b1;
+    const vec a2 = rounded(a23), b2 = rounded(b23), a3 = a23 - a2, b3 = b23 - b2;
+    *odd += a3, *odd += b3;
+    v_store(to, paired(a1, b1)), v_store(to + TILE_REALS, paired(a2, b2)), v_store(to + 2 * TILE_REALS, paired(a3, b3));
+}
+
+// Where `turned`, lines of what is read are lanes of the tiles.
 static inline __attribute__((always_inline)) void split_as(real *to, const Lines *l, int whole, int turned, vec *odd) {
-    vec third[3][VL];
+    vec half[2][VL];
+#pragma GCC unroll 2
+    for (int h = 0; h < 2 && turned; h++) {
+#pragma GCC unroll 16
+        for (long i = 0; i < VL; i++) half[h][i] = half_line(l, h, i, whole);
+        v_transpose(half[h]);
+    }
 #pragma GCC unroll 16
     for (long i = 0; i < VL; i++) {
-        const vec a = half_line(l, 0, i, whole), b = half_line(l, 1, i, whole);
-        const vec a1 = rounded(a), b1 = rounded(b), a23 = a - a1, b23 = b - b1;
-        const vec a2 = rounded(a23), b2 = rounded(b23), a3 = a23 - a2, b3 = b23 - b2;
-        *odd += a3, *odd += b3;
-        third[0][i] = paired(a1, b1), third[1][i] = paired(a2, b2), third[2][i] = paired(a3, b3);
-        for (int n = 0; n < 3 && !turned; n++) v_store(to + n * TILE_REALS + i * VL, third[n][i]);
-    }
-    for (int n = 0; n < 3 && turned; n++) {
-        v_transpose(third[n]);
-#pragma GCC unroll 16
-        for (int i = 0; i < VL; i++) v_store(to + n * TILE_REALS + i * VL, third[n][i]);
+        const vec a = turned ? half[0][i] : half_line(l, 0, i, whole), b = turned ? half[1][i] : half_line(l, 1, i, whole);
+        split_line(to + i * VL, a, b, odd);
     }
 }
 
