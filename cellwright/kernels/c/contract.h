@@ -74,8 +74,8 @@ static void contract_all_thirds(const contract_job *jobs, long count, real *scra
     }
 }
 
-// Products by every thread `me` of `team`, with scratch of its own. The team shares out C's columns, or its rows if that
-// is less work, and no thread waits for another.
+// Products by every thread `me` of `team`, with scratch of its own. The team shares out C's columns, or its rows if
+// that is less work, and no thread waits for another.
 static void contract_jobs(const contract_job *jobs, long count, real *scratch, int me, int team) {
     contract_job parted[CONTRACT_MOST];
     long found = 0;

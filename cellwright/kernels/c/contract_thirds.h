@@ -115,8 +115,8 @@ static void contract_fetch(const real *next, long ldd, long depth, long i, long 
         for (long v = 0; v < PANEL; v += VL) __builtin_prefetch(next + k * ldd + v, 0, 2);
 }
 
-// Of all groups g0..g1, and the columns n0..n1 of products that share D. Returns whether it met a number that is not finite:
-// the results are of no use then.
+// Of all groups g0..g1, and the columns n0..n1 of products that share D. Returns whether it met a number that is not
+// finite: the results are of no use then.
 static int contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
     const long K = jobs->K, ldd = jobs->ldd, most = thirds_depth(K, all), high = thirds_high(most);
     real *panel = scratch, *packed = scratch + PANEL / VL * (most / BLOCK_DEPTH) * THIRDS;
@@ -136,10 +136,9 @@ static int contract_thirds_part(const contract_job *jobs, long all, long g0, lon
                 const long cols = contract_min(PANEL, n1 - n);
                 for (long row = 0; row < depth; row += BLOCK_DEPTH)
                     contract_split(d, ldd, row, depth, cols, 0, panel, &odd);
-                for (long i = 0, shaped = 0; i < groups; i++) {
+                for (long i = 0; i < groups; i++) {
                     const contract_group g = contract_group_at(jobs, from + i);
-                    if (g.rows != shaped) shape_tiles(g.rows, contract_min(g.rows, VL));
-                    shaped = g.rows;
+                    shape_tiles(g.rows, contract_min(g.rows, VL));
                     contract_fetch(next, ldd, depth, i, groups);
                     contract_tiles(&g, k == 0, depth, n, cols, packed + i * size, panel);
                 }

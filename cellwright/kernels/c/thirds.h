@@ -1,12 +1,13 @@
 // Products of float32 on AMX, whose tiles take bfloat16: every number is the sum of three of those, its thirds.
 //
-// A number has 24 bits and a third 8, so three thirds are the number itself: one is it rounded, two what is left rounded,
-// three the rest. Of the nine products of thirds the six largest are summed, in float32; the others are below 2^-24 of
-// the whole. (Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
-// Computations, 2019, section 3.) Numbers below 2^-103 lose bits, those that are not finite are left to the other tiles.
+// A number has 24 bits and a third 8, so three thirds are the number itself: one is it rounded, two what is left
+// rounded, three the rest. Of the nine products of thirds the six largest are summed, in float32; the others are below
+// 2^-24 of the whole. (Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For
+// Higher-Precision Computations, 2019, section 3.) Numbers below 2^-103 lose bits; those that are not finite are left to
+// the other tiles.
 //
-// A block is 32 of the numbers that are summed over: of a tile's line, pairs (k + i, k + 16 + i) side by side. For every
-// 16 lines, rows or columns, it has a tile of each third, 1 KiB each.
+// A block is 32 of the numbers that are summed over: of a tile's line, pairs (k + i, k + 16 + i) side by side. For
+// every 16 lines, rows or columns, it has a tile of each third, 1 KiB each.
 #ifndef CELLWRIGHT_THIRDS_H
 #define CELLWRIGHT_THIRDS_H
 
@@ -16,6 +17,42 @@
 #define HAS_THIRDS
 #include <sys/syscall.h>
 #include <unistd.h>
+
+// ---- tiles ----------------------------------------------------------------------------------------------------------
+
+#define T_LOAD(tile, from) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(from), "r"(64L) : "memory")
+#define T_ADD(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
+#define T_ZERO(c) __asm__ volatile("tilezero %%tmm" #c : :)
+#define T_START(c, from, step) \
+    if (first) T_ZERO(c);      \
+    else __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #c : : "r"(from), "r"(step) : "memory")
+#define T_END(c, to, step) __asm__ volatile("tilestored %%tmm" #c ", (%0,%1,1)" : : "r"(to), "r"(step) : "memory")
+
+// Tiles 0 to 3 are sums, of up to 16 rows by 16 columns; 4 and 5 the upper and lower rows of what is multiplied, 6 and
+// 7 weights; where there are no lower rows, 4 to 6 are its thirds.
+static __thread long shaped;  // what tiles have now: rows of both, and upper ones
+
+static void shape_tiles(long rows, long high) {
+    if (shaped == rows * THIRDS_ROWS + high) return;
+    shaped = rows * THIRDS_ROWS + high;
+    struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } shape = {.palette = 1};
+    const long low = rows > high ? rows - high : high;
+    for (int i = 0; i < 8; i++) shape.bytes[i] = 64, shape.rows[i] = (uint8_t)(i >= 6 ? 16 : i & 1 ? low : high);
+    if (rows <= high) shape.rows[6] = (uint8_t)high;
+    __asm__ volatile("ldtilecfg %0" : : "m"(shape) : "memory");
+}
+static void release_tiles(void) {
+    if (shaped) __asm__ volatile("tilerelease" : :);
+    shaped = 0;
+}
+
+// On Granite Rapids what stores tiles falls asleep within a microsecond, and then takes 0.3 to store one: as long as
+// two blocks of all sums. So a tile is stored in every block, and before rows are split, where nobody looks.
+#define STAY_AWAKE T_END(7, awake, 0L);
 
 // ---- splitting ------------------------------------------------------------------------------------------------------
 
@@ -59,13 +96,15 @@ static inline __attribute__((always_inline)) void split_as(real *to, const Lines
     }
 #pragma GCC unroll 16
     for (long i = 0; i < VL; i++) {
-        const vec a = turned ? half[0][i] : half_line(l, 0, i, whole), b = turned ? half[1][i] : half_line(l, 1, i, whole);
+        const vec a = turned ? half[0][i] : half_line(l, 0, i, whole);
+        const vec b = turned ? half[1][i] : half_line(l, 1, i, whole);
         split_line(to + i * VL, a, b, odd);
     }
 }
 
 static void split(real *to, const Lines *l, int turned, vec *odd) {
-    const int whole = l->across == 1 && l->lines[0] == VL && l->lines[1] == VL && l->lanes[0] == VL && l->lanes[1] == VL;
+    const long least = min_of(min_of(l->lines[0], l->lines[1]), min_of(l->lanes[0], l->lanes[1]));
+    const int whole = l->across == 1 && least == VL;
     if (whole && turned) split_as(to, l, 1, 1, odd);
     else if (whole) split_as(to, l, 1, 0, odd);
     else split_as(to, l, 0, turned, odd);
@@ -99,7 +138,9 @@ static void split_group(const Term *terms, long count, long first, long rows, re
 // Rows of a pass, in the groups in which it goes through them, each of `blocks` blocks of both halves of its rows.
 static int split_rows(const Term *terms, long count, long first, long last, long blocks, real *to) {
     const long rows = last - first, groups = ceil_div(rows, THIRDS_ROWS);
+    real awake[VL] __attribute__((aligned(VB)));
     vec odd = v_set1(0);
+    if (shaped) STAY_AWAKE
     for (long group = 0; group < groups; group++) {
         const long b = rows * group / groups, n = rows * (group + 1) / groups - b;
         split_group(terms, count, first + b, n, to + group * 2 * blocks * THIRDS, &odd);
@@ -107,38 +148,11 @@ static int split_rows(const Term *terms, long count, long first, long last, long
     return any_odd(odd);
 }
 
-// ---- tiles ----------------------------------------------------------------------------------------------------------
-
-#define T_LOAD(tile, from) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(from), "r"(64L) : "memory")
-#define T_ADD(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
-#define T_ZERO(c) __asm__ volatile("tilezero %%tmm" #c : :)
-#define T_START(c, from, step) \
-    if (first) T_ZERO(c);      \
-    else __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #c : : "r"(from), "r"(step) : "memory")
-#define T_END(c, to, step) __asm__ volatile("tilestored %%tmm" #c ", (%0,%1,1)" : : "r"(to), "r"(step) : "memory")
-
-// Tiles 0 to 3 are sums, of up to 16 rows by 16 columns; 4 and 5 the upper and lower rows of what is multiplied, 6 and
-// 7 weights; where there are no lower rows, 4 to 6 are its thirds.
-static void shape_tiles(long rows, long high) {
-    struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } shape = {.palette = 1};
-    const long low = rows > high ? rows - high : high;
-    for (int i = 0; i < 8; i++) shape.bytes[i] = 64, shape.rows[i] = (uint8_t)(i >= 6 ? 16 : i & 1 ? low : high);
-    if (rows <= high) shape.rows[6] = (uint8_t)high;
-    __asm__ volatile("ldtilecfg %0" : : "m"(shape) : "memory");
-}
-static void release_tiles(void) { __asm__ volatile("tilerelease" : :); }
+// ---- products -----------------------------------------------------------------------------------------------------
 
 #define ONE(t) ((t))
 #define TWO(t) ((t) + TILE_REALS)
 #define THREE(t) ((t) + 2 * TILE_REALS)
-
-// On Granite Rapids what stores tiles falls asleep within a microsecond, and then takes 0.3 to store one: as long as two
-// blocks of all sums. So a tile is stored in every block, where nobody looks.
-#define STAY_AWAKE T_END(7, awake, 0L);
 
 #define LOAD_A(third) T_LOAD(4, third(a)); T_LOAD(5, third(a) + apart);
 #define LOAD_B(third)           \
