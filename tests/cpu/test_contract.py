@@ -25,19 +25,22 @@ WRAPPER = """
 void run(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long segment, long K, long M, long N,
          real *scratch, int me, int team) {
     const contract_job job = contract_plan(A, lda, D, ldd, C, ldc, segment, K, M, N);
-    contract_jobs(&job, 1, scratch + me * contract_scratch(K, M, N), me, team);
+    contract_jobs(&job, 1, scratch + me * contract_jobs(&job, 1, 0, 0, 1), me, team);
 }
 // The columns of A are those of so many products that share D.
-void run_parts(const real *A, const real *D, real *C, long K, long M, long N, long parts, real *scratch, int me,
+long run_parts(const real *A, const real *D, real *C, long K, long M, long N, long parts, real *scratch, int me,
                int team) {
     Block blocks[64];
     for (long p = 0; p < parts; p++) {
         const long from = M * p / parts, rows = M * (p + 1) / parts - from;
         blocks[p] = (Block){A + from, M, D, N, C + from * N, rows, N, N};
     }
-    contract(blocks, parts, K, scratch, me, team);
+    return contract(blocks, parts, K, scratch, me, team);
 }
-long scratch(long K, long M, long N) { return contract_scratch(K, M, N); }
+long scratch(long K, long M, long N) {
+    const Block block = {0, M, 0, N, 0, M, N, N};
+    return contract(&block, 1, K, 0, 0, 1);
+}
 """
 # Every array ends (or starts) where its last (first) page does, between pages that may not be touched.
 FENCE = """
@@ -57,10 +60,10 @@ int main(int count, char **sizes) {
             for (int at_end = 0; at_end < 2; at_end++) {
                 const long K = atol(sizes[i]), M = atol(sizes[i + 1]), N = atol(sizes[i + 2]);
                 real *A = fenced(K * M, at_end), *D = fenced(K * N, at_end), *C = fenced(M * N, at_end);
-                real *scratch = fenced(team * contract_scratch(K, M, N), at_end);
                 const Block block = {A, M, D, N, C, M, N, N};
-                for (int me = 0; me < team; me++)
-                    contract(&block, 1, K, scratch + me * contract_scratch(K, M, N), me, team);
+                const long size = contract(&block, 1, K, 0, 0, 1);
+                real *scratch = fenced(team * size, at_end);
+                for (int me = 0; me < team; me++) contract(&block, 1, K, scratch + me * size, me, team);
             }
     puts("done");
 }
@@ -88,7 +91,7 @@ class Contract:
         self.library.run.argtypes = [pointer, long] * 3 + [long] * 4 + [pointer, integer, integer]
         self.library.run.restype = None
         self.library.run_parts.argtypes = [pointer] * 3 + [long] * 4 + [pointer, integer, integer]
-        self.library.run_parts.restype = None
+        self.library.run_parts.restype = long
         self.library.scratch.argtypes = [long] * 3
         self.library.scratch.restype = long
 
@@ -227,12 +230,11 @@ def test_products_that_share_d_are_the_same_sums(contract: Contract, size: tuple
     for parts in (2, 5, 12):
         for team in (1, 3):
             C = np.full((M, N), SENTINEL, contract.dtype)
-            together = M + 32 * parts  # whole groups of each
-            sizes = (M // parts, N), (-(-M // parts), N), (together, max(together, N))
-            scratch = np.empty(max(contract.library.scratch(K, *size) for size in sizes), contract.dtype)
+            a, d, c = (one.ctypes.data for one in (A, D, C))
+            size = contract.library.run_parts(a, d, c, K, M, N, parts, None, 0, team)
+            scratch = np.empty(size, contract.dtype)
             for me in range(team):
-                arrays = (one.ctypes.data for one in (A, D, C))
-                contract.library.run_parts(*arrays, K, M, N, parts, scratch.ctypes.data, me, team)
+                contract.library.run_parts(a, d, c, K, M, N, parts, scratch.ctypes.data, me, team)
             check(contract, A, D, C)
 
 

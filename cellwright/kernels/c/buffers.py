@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from cellwright.kernels.c.packing import THIRDS
 from cellwright.kernels.c.pool import Lent, Piece, Pool
 from cellwright.kernels.c.render import Source
 from cellwright.program import Program
-from cellwright.program.places import Place
 
 LINE = 64  # bytes: buffers start at lines of the cache
 CHUNK, GROUP = 96, 32  # rows, as in loops.h
 GROUP_BLOCK = 2 * 768  # numbers that a block of a group takes in thirds
-THIRDS_ROWS = ((1 << 20, 20), (1 << 18, 24), (0, 64))
+THIRDS_ROWS = ((6 << 20, 32), (1 << 20, 20), (1 << 18, 24), (0, 64))
 """Bytes of weights, plain, that a loop reads at every step; with as many, rows from which on products are in thirds."""
 THIRDS_WASTE = 1.6  # of blocks that are filled up with zeros
 FEW_ROWS = 3  # of a tile that takes more columns
@@ -107,7 +105,7 @@ class Layout:
         self.scratch_rows = max(sizes.B, sizes.team * CHUNK)
         self.contract = 0
         if sizes.keep:
-            self.contract = max([contract(sizes.rows, *size) for size in _contracted(program)], default=0)
+            self.contract = _contract_scratch(program, contract, sizes.rows)
         self.parted = self._parted(code.thirds.blocks) if sizes.thirds else 0
         self.size = 0
         self.offsets: dict[str, int] = {}
@@ -170,16 +168,14 @@ class Layout:
         return array("q", (start + self.offsets[name] if name in self.offsets else 0 for name in names))
 
 
-def _contracted(program: Program) -> Iterator[tuple[int, int]]:
-    """Rows and columns of the products over all rows, and in groups of those that share what gives columns."""
-    together: dict[tuple[Place, int], int] = {}
-    for block in program.blocks:
-        yield block.rows, block.columns
-        sides = (block.rows, block.columns, block.right), (block.columns, block.rows, block.left)
-        for rows, columns, shared in sides:
-            side = shared, columns
-            together[side] = together.get(side, 0) + -(-rows // GROUP) * GROUP
-            yield together[side], max(together[side], columns)
+def _contract_scratch(program: Program, contract: Any, rows: int) -> int:
+    """How many numbers of scratch each thread needs for the products over all rows."""
+    places = [place for block in program.blocks for place in (block.left, block.right)]
+    number = {place: n for n, place in enumerate(dict.fromkeys(places), 1)}  # in place of addresses
+    found = array("q")
+    for one in program.blocks:
+        found.extend((number[one.left], 0, number[one.right], 0, 0, one.rows, one.columns, one.columns))
+    return int(contract(found.buffer_info()[0], len(program.blocks), rows, None, 0, 1))
 
 
 def _needed_last(program: Program) -> set[str]:

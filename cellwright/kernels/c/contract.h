@@ -24,13 +24,6 @@ static void contract_share(long *from, long *to, long unit, int me, int team) {
     *to = contract_min(units * (me + 1) / team * unit, *to);
 }
 
-// How many reals of scratch a thread of the team needs.
-static long contract_scratch(long K, long M, long N) {
-    const contract_job job = contract_plan(0, 0, 0, 0, 0, 0, N, K, M, N);
-    const long reals = contract_max(job.depth * (CONTRACT_COLS + job.high), contract_thirds_scratch(&job)) + VL;
-    return contract_up(reals, VL) * VL;
-}
-
 static void contract_plain(const contract_job *job, real *scratch, int me, int team) {
     const long by_rows = contract_cost(contract_up(job->M, team), job->N);
     const long by_cols = contract_cost(job->M, contract_up(contract_up(job->N, VL), team) * VL);
@@ -61,39 +54,53 @@ static int contract_together(const contract_job *one, const contract_job *other)
     return one->D == other->D && one->ldd == other->ldd && one->N == other->N;
 }
 
-// Products in thirds, those together that share D, up to CONTRACT_JOBS at once.
-static void contract_all_thirds(const contract_job *jobs, long count, real *scratch, int me, int team) {
-    for (long i = 0; i < count; i++) {
-        contract_job shared[CONTRACT_JOBS];
-        long before = 0, found = 0;
-        for (long j = 0; j < i; j++) before += contract_together(jobs + i, jobs + j);
-        if (before % CONTRACT_JOBS) continue;
-        for (long j = i; j < count && found < CONTRACT_JOBS; j++)
-            if (contract_together(jobs + i, jobs + j)) shared[found++] = jobs[j];
-        contract_thirds(shared, found, scratch, me, team);
-    }
+// Of products in thirds number i and those after it that share D, up to CONTRACT_JOBS; none if one before took it.
+static long contract_family(const contract_job *jobs, long count, long i, contract_job *shared) {
+    long before = 0, found = 0;
+    for (long j = 0; j < i; j++) before += contract_together(jobs + i, jobs + j);
+    if (before % CONTRACT_JOBS) return 0;
+    for (long j = i; j < count && found < CONTRACT_JOBS; j++)
+        if (contract_together(jobs + i, jobs + j)) shared[found++] = jobs[j];
+    return found;
 }
 
-// Products by every thread `me` of `team`, with scratch of its own. The team shares out C's columns, or its rows if
-// that is less work, and no thread waits for another.
-static void contract_jobs(const contract_job *jobs, long count, real *scratch, int me, int team) {
+// Which of the products are in thirds, the others are done; and the scratch that they need, done plainly.
+typedef struct {
     contract_job parted[CONTRACT_MOST];
-    long found = 0;
-    scratch += (VB - (uintptr_t)scratch % VB) % VB / sizeof(real);
-    for (const contract_job *job = jobs; job < jobs + count; job++)
-        if (contract_in_thirds(job)) parted[found++] = contract_thirds_plan(*job);
-        else contract_plain(job, scratch, me, team);
-    contract_all_thirds(parted, found, scratch, me, team);
+    long count, most;
+} contract_plans;
+
+static void contract_sort(contract_plans *plans, const contract_job *job, real *scratch, int me, int team) {
+    plans->most = contract_max(plans->most, job->depth * (CONTRACT_COLS + job->high));
+    if (contract_in_thirds(job)) plans->parted[plans->count++] = contract_thirds_plan(*job);
+    else if (scratch) contract_plain(job, scratch, me, team);
 }
 
-static void contract(const Block *b, long count, long K, real *scratch, int me, int team) {
+// Products by every thread `me` of `team`, with scratch of its own; without it how many numbers it has to have. The
+// team shares out C's columns, or its rows if that is less work, and no thread waits for another.
+static long contract_jobs(const contract_job *jobs, long count, real *scratch, int me, int team) {
+    contract_plans plans = {.count = 0};
+    contract_job shared[CONTRACT_JOBS];
+    if (scratch) scratch += (VB - (uintptr_t)scratch % VB) % VB / sizeof(real);
+    for (const contract_job *job = jobs; job < jobs + count; job++) contract_sort(&plans, job, scratch, me, team);
+    for (long i = 0; i < plans.count; i++) {
+        const long found = contract_family(plans.parted, plans.count, i, shared);
+        if (found && scratch) contract_thirds(shared, found, scratch, me, team);
+        if (found) plans.most = contract_max(plans.most, contract_thirds_scratch(shared, found));
+    }
+    return contract_up(plans.most + VL, VL) * VL;
+}
+
+static long contract(const Block *b, long count, long K, real *scratch, int me, int team) {
     contract_job jobs[CONTRACT_MOST];
+    long most = 0;
     for (; count > 0; count -= CONTRACT_MOST) {
         const long n = contract_min(count, CONTRACT_MOST);
         for (long i = 0; i < n; i++, b++)
             jobs[i] = contract_plan(b->a, b->lda, b->d, b->ldd, b->c, b->segment, b->segment, K, b->rows, b->columns);
-        contract_jobs(jobs, n, scratch, me, team);
+        most = contract_max(most, contract_jobs(jobs, n, scratch, me, team));
     }
+    return most;
 }
 
 #endif

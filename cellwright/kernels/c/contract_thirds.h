@@ -40,12 +40,6 @@ static contract_job contract_thirds_plan(contract_job job) {
     return other;
 }
 
-static long contract_thirds_scratch(const contract_job *job) {
-    if (!contract_in_thirds(job)) return 0;
-    const long groups = contract_up(contract_thirds_plan(*job).M, PANEL), depth = thirds_depth(job->K, groups);
-    return PANEL / VL * (1 + contract_min(groups, thirds_high(depth))) * (depth / BLOCK_DEPTH) * THIRDS;
-}
-
 // Columns of A or D, 32 rows from k on of `depth`: into block k of their tiles.
 static void contract_split(const real *from, long step, long k, long depth, long columns, int turned, real *to,
                            vec *odd) {
@@ -61,6 +55,12 @@ static long contract_groups(const contract_job *jobs, long count) {
     long groups = 0;
     for (long p = 0; p < count; p++) groups += contract_up(jobs[p].M, PANEL);
     return groups;
+}
+
+// How many reals of scratch a thread needs for them.
+static long contract_thirds_scratch(const contract_job *jobs, long count) {
+    const long groups = contract_groups(jobs, count), depth = thirds_depth(jobs->K, groups);
+    return PANEL / VL * (1 + contract_min(groups, thirds_high(depth))) * (depth / BLOCK_DEPTH) * THIRDS;
 }
 
 typedef struct {
@@ -151,7 +151,7 @@ static int contract_thirds_part(const contract_job *jobs, long all, long g0, lon
 #else
 static int contract_in_thirds(const contract_job *job) { return (void)job, 0; }
 static contract_job contract_thirds_plan(contract_job job) { return job; }
-static long contract_thirds_scratch(const contract_job *job) { return (void)job, 0; }
+static long contract_thirds_scratch(const contract_job *jobs, long count) { return (void)jobs, (void)count, 0; }
 static long contract_groups(const contract_job *jobs, long count) { return (void)jobs, (void)count, 0; }
 static int contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
     return (void)jobs, (void)all, (void)g0, (void)g1, (void)n0, (void)n1, (void)scratch, 1;

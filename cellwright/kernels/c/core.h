@@ -145,7 +145,7 @@ static uint64_t digest(const Piece *piece, long part, long parts) {
 }
 
 const Core *core(void) {
-    static Core table = {tiles, pack, digest, contract, contract_scratch};
+    static Core table = {tiles, pack, digest, contract};
 #ifdef HAS_THIRDS
     if (thirds_ready()) {
         table.split_rows = split_rows, table.multiply_thirds = multiply_thirds, table.multiply_odd = multiply_odd;

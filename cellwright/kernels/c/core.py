@@ -10,6 +10,7 @@ import torch
 
 from cellwright.kernels.c.build import load
 
+VOID = ctypes.c_void_p
 HEADERS = Path(__file__).parent
 
 
@@ -20,8 +21,7 @@ class Core(ctypes.Structure):
         ("tiles", ctypes.c_void_p),
         ("pack", ctypes.c_void_p),
         ("digest", ctypes.c_void_p),
-        ("contract", ctypes.c_void_p),
-        ("contract_scratch", ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)),
+        ("contract", ctypes.CFUNCTYPE(ctypes.c_long, VOID, *[ctypes.c_long] * 2, VOID, *[ctypes.c_int] * 2)),
         ("split_rows", ctypes.c_void_p),
         ("multiply_thirds", ctypes.c_void_p),
         ("multiply_odd", ctypes.c_void_p),

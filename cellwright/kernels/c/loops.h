@@ -78,8 +78,8 @@ typedef struct {
     tile_fn *const (*tiles)[TILE_MOST_VECS][TILE_ROWS];  // [whether they fetch ahead][vectors - 1][rows - 1]
     void (*pack)(const Pack *job, real *packed, long part, long parts);
     uint64_t (*digest)(const Piece *piece, long part, long parts);
-    void (*contract)(const Block *block, long count, long K, real *scratch, int me, int team);
-    long (*contract_scratch)(long K, long M, long N);
+    // Without scratch: returns how many numbers of it each thread needs.
+    long (*contract)(const Block *block, long count, long K, real *scratch, int me, int team);
     // In thirds (thirds.h); null where there are none.
     int (*split_rows)(const Term *terms, long count, long first, long last, long blocks, real *to);
     void (*multiply_thirds)(long rows, long vecs, const real *a, const real *w, long blocks, vec *s);

@@ -182,7 +182,7 @@ class Fused:
         found = self._layouts.get(sizes)
         if found is None:
             drop_oldest(self._layouts)
-            found = self._layouts[sizes] = Layout(self.program, self.code, self.core.contract_scratch, sizes)
+            found = self._layouts[sizes] = Layout(self.program, self.code, self.core.contract, sizes)
         return found
 
     def launch(self, saved: Saved) -> None:
