@@ -14,7 +14,7 @@ from cellwright.program import Program
 LINE = 64  # bytes: buffers start at lines of the cache
 CHUNK, GROUP = 96, 32  # rows, as in loops.h
 GROUP_BLOCK = 2 * 768  # numbers that a block of a group takes in thirds
-THIRDS_ROWS = ((6 << 20, 32), (1 << 20, 20), (1 << 18, 24), (0, 64))
+THIRDS_ROWS = ((4 << 20, 32), (1 << 20, 20), (1 << 18, 24), (0, 64))
 """Bytes of weights, plain, that a loop reads at every step; with as many, rows from which on products are in thirds."""
 THIRDS_WASTE = 1.6  # of blocks that are filled up with zeros
 FEW_ROWS = 3  # of a tile that takes more columns
