@@ -328,6 +328,17 @@ def test_layers_of_different_sizes_are_refused_where_they_make_no_sense():
         cw.GRU(4, [3, 5], 2, learn_state=True)
 
 
+@pytest.mark.parametrize("kind", [cw.RNN, cw.GRU, cw.LSTM])
+def test_gradients_of_weights_come_out_as_parameters_are(kind):
+    """Gates in their order, and not transposed: else each is put together anew, and copied again by autograd."""
+    layer = kind(3, 16, backend="c")
+    weights = list(layer.parameters())
+    grads = torch.autograd.grad(layer(torch.randn(4, 2, 3))[0].sum(), weights)
+    assert [grad.stride() for grad in grads] == [weight.stride() for weight in weights]
+    (choice,) = layer.choices()
+    assert {"weight_ih", "weight_hh"} <= set(choice.entry.fused.gradients._places)
+
+
 def test_what_runs_a_layer_is_told():
     told = cw.GRU(I, H, 2, bidirectional=True).explain()
     assert [line.split(":")[0] for line in told.splitlines() if line[0] != " "] == [
