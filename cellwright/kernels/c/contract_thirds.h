@@ -115,7 +115,7 @@ static void contract_fetch(const real *next, long ldd, long depth, long i, long 
         for (long v = 0; v < PANEL; v += VL) __builtin_prefetch(next + k * ldd + v, 0, 2);
 }
 
-// Of all groups g0..g1, and the columns n0..n1 of products that share D. Returns whether it met a number that is not
+// Of `all` groups g0..g1, and the columns n0..n1 of products that share D. Returns whether it met a number that is not
 // finite: the results are of no use then.
 static int contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
     const long K = jobs->K, ldd = jobs->ldd, most = thirds_depth(K, all), high = thirds_high(most);
