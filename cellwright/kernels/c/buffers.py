@@ -134,10 +134,8 @@ class Layout:
         return self.sizes.B + (self.sizes.rows if self.sizes.keep or shown else self.sizes.B)
 
     def _parted(self, blocks: tuple[int, int]) -> int:
-        """How many numbers the rows of a pass take in thirds, of one thread."""
-        B, team = self.sizes.B, self.sizes.team
-        timed = B if self.sizes.columns else -(-B // team)
-        groups = [-(-rows // GROUP) for rows in (timed, max(timed, CHUNK))]
+        """How many numbers the rows of a pass take in thirds, of one thread: it may have all, where fewer come."""
+        groups = [-(-rows // GROUP) for rows in (self.sizes.B, max(self.sizes.B, CHUNK))]
         return max(count * n * GROUP_BLOCK for count, n in zip(groups, blocks, strict=True))
 
     def _counts(self, program: Program, code: Source) -> dict[str, int]:

@@ -28,20 +28,8 @@ INFER, TRAIN, BACKWARD = range(3)
 CALL = (
     *("T", "B", "job", "columns", "few", "far", "turn", "rows", "packs", "pieces", "blocks", "states", "sums", "parts"),
     *("window", "contract_size", "thirds", "parted_size", "start", "resets", "thread", "threads", "barrier", "pack"),
-    *(
-        "piece",
-        "found",
-        "known",
-        "plain",
-        "block",
-        "state",
-        "packed",
-        "parted",
-        "contract",
-        "reductions",
-        "sum",
-        "bias",
-    ),
+    *("piece", "found", "known", "plain", "block", "state", "packed", "parted", "contract", "reductions"),
+    *("sum", "bias"),
 )
 JOB, TURN, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, PACKED, BIAS = map(
     CALL.index, ("job", "turn", "packs", "pack", "blocks", "barrier", "block", "state", "packed", "bias")
