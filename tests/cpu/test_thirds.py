@@ -132,6 +132,9 @@ def test_fewer_threads_may_come_than_were_asked_for(monkeypatch):
     torch.set_num_threads(before)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+    layouts = choose(fused.first_cell, "c", given[0]).entry.fused._layouts
+    assert {sizes.team for sizes in layouts} == {before, 3}
+    assert len({layout.parted for layout in layouts.values()}) == 1  # room for all rows, however many threads
 
 
 def test_the_same_bits_on_any_threads_and_in_any_run(monkeypatch):
