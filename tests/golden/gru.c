@@ -300,7 +300,7 @@ static void backward(const Args *a, long me, long team, const int keep) {
     for (long t = c->T - 1; t >= 0; t--) {
         const Range r = share(c, rows_at(c, t), me, team);
         enter_back(c, t, r, team);
-        backward_0(a, t, r, keep); if (c->columns) barrier(c->barrier, team); backward_1(a, t, r, keep); if (c->columns) barrier(c->barrier, team);
+        backward_0(a, t, r, keep); if (c->columns) barrier(c->barrier, team); backward_1(a, t, r, keep); if (c->columns && !goes_on(c, t, team)) barrier(c->barrier, team);
         if ((t & 31) == 0) flush(c, me);
         begin_back(c, t, r, team);
         settle(c, t, t - 1, team);

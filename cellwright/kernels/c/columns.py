@@ -81,7 +81,7 @@ class Columns:
         return True
 
     def _written(self, stage: str, atom: int) -> Iterator[Span]:
-        for place in self._places(stage, atom):
+        for place in self.places(stage, atom):
             yield place.span(self.graph.atoms[atom].width)
 
     def _read(self, stage: str, loop: Loop, atom: int) -> Iterator[Span]:
@@ -163,7 +163,8 @@ class Columns:
 
     # Stores.
 
-    def _places(self, stage: str, atom: int) -> Iterator[Place]:
+    def places(self, stage: str, atom: int) -> Iterator[Place]:
+        """Where a stage writes an atom."""
         if self.owner[atom] == stage:
             yield from self.program.homes.get(atom, ())
         if atom in self.program.locals[stage]:
@@ -171,7 +172,7 @@ class Columns:
 
     def _stores(self, stage: str, atom: int) -> Iterator[str]:
         name = self.at.names[atom]
-        for place in self._places(stage, atom):
+        for place in self.places(stage, atom):
             yield f"    {self.guard(place, atom)}v_store_n({self.at.address(place, 'row')} + col, {name}, lanes);"
         if self.owner[atom] == stage and atom in self.program.sums:
             where = f"m.sums + {self.program.sums[atom]} + col"

@@ -118,15 +118,16 @@ static void pack_panel(const Pack *job, real *packed, long p, long panels, long 
         for (long u = 0; u < count; u++) pack_turned(job, lanes + u, k, end);
 }
 
+// Of weights whose columns lie side by side a thread packs whole rows, or the panels that it will read where threads
+// share columns.
 static void pack(const Pack *job, real *packed, long part, long parts) {
     const long panels = panels_of(ceil_div(job->width, VL), job->units, job->team);
-    if (job->column == 1) {
-        const long last = job->depth * (part + 1) / parts;
-        for (long k = job->depth * part / parts; k < last; k += PACK_DEPTH)
-            for (long p = 0; p < panels; p++) pack_panel(job, packed, p, panels, k, min_of(k + PACK_DEPTH, last));
-    } else
-        for (long p = panels * part / parts; p < panels * (part + 1) / parts; p++)
-            pack_panel(job, packed, p, panels, 0, job->depth);
+    const int own = job->column != 1 || job->team == parts;
+    const long first = own ? panels * part / parts : 0, last = own ? panels * (part + 1) / parts : panels;
+    const long start = own ? 0 : job->depth * part / parts, end = own ? job->depth : job->depth * (part + 1) / parts;
+    const long most = job->column == 1 ? PACK_DEPTH : job->depth;
+    for (long k = start; k < end; k += most)
+        for (long p = first; p < last; p++) pack_panel(job, packed, p, panels, k, min_of(k + most, end));
 }
 
 static uint64_t digest(const Piece *piece, long part, long parts) {

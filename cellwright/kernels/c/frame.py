@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 
-def frame(counts: dict[str, int], sums: int) -> str:
-    """The functions that run all stages, given how many passes each has and the columns that are summed."""
+def frame(counts: dict[str, int], sums: int, waits: bool) -> str:
+    """The functions that run all stages.
+
+    Args:
+        counts: how many passes each has.
+        sums: columns that are summed.
+        waits: whether backward threads wait for each other between steps, where rows need not.
+    """
     parts = [_flat(stage, counts[stage], sums) for stage in ("before", "after") if counts[stage]]
-    parts += [_forward(counts), _backward(counts, sums), _main(counts)]
+    parts += [_forward(counts), _backward(counts, sums, waits), _main(counts)]
     return "\n".join(parts)
 
 
@@ -34,6 +40,7 @@ HOISTED = """
             barrier(c->barrier, team);
         }}"""
 WAIT = "if (c->columns) barrier(c->barrier, team);"
+WAIT_FOR_ROWS = "if (c->columns && !goes_on(c, t, team)) barrier(c->barrier, team);"
 
 
 def _forward(counts: dict[str, int]) -> str:
@@ -53,7 +60,10 @@ static void forward(const Args *a, long me, long team, const int keep) {{
 """
 
 
-def _backward(counts: dict[str, int], sums: int) -> str:
+def _backward(counts: dict[str, int], sums: int, waits: bool) -> str:
+    calls = _calls("backward", counts["backward"], WAIT)
+    if not waits:
+        calls = calls.removesuffix(WAIT) + WAIT_FOR_ROWS
     zero = "\n    memset(c->sum + 2 * me * c->sums, 0, 2 * c->sums * sizeof(real));" if sums else ""
     flushed = "\n        if ((t & 31) == 0) flush(c, me);" if sums else ""
     after = "\n    barrier(c->barrier, team);\n    after(a, 0, c->T, me, team, keep);" if counts["after"] else ""
@@ -62,7 +72,7 @@ def _backward(counts: dict[str, int], sums: int) -> str:
     for (long t = c->T - 1; t >= 0; t--) {{
         const Range r = share(c, rows_at(c, t), me, team);
         enter_back(c, t, r, team);
-        {_calls("backward", counts["backward"], WAIT)}{flushed}
+        {calls}{flushed}
         begin_back(c, t, r, team);
         settle(c, t, t - 1, team);
     }}

@@ -12,6 +12,7 @@ from cellwright.kernels.c.columns import Columns
 from cellwright.kernels.c.frame import frame
 from cellwright.kernels.c.packing import Packing, packing
 from cellwright.kernels.c.templates import PART, PLAIN, SCAN, TILED
+from cellwright.kernels.c.waits import waits
 from cellwright.program.equations import read_label
 from cellwright.program.loops import Loop, Product
 from cellwright.program.program import Program
@@ -54,7 +55,7 @@ class _Renderer:
         counts = {stage: len(self.program.stages[stage]) for stage in STAGES}
         parts = [self.head(), self.at.memory(self.weights)]
         parts += [self.scan(*one) if one[2].scan else self.loop(*one) for one in self.passes]
-        parts.append(frame(counts, self.program.buffers["sums"].width))
+        parts.append(frame(counts, self.program.buffers["sums"].width, waits(self.columns)))
         text = "\n".join(parts)
         reductions = tuple(self.at.reductions)
         return Source(text, tuple(self.packs), self.packing, self.thirds, tuple(self.weights), reductions, self.units)

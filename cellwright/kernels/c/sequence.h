@@ -121,6 +121,12 @@ static void begin(const Call *c, long t, Range r, int team) {
     if (c->columns) barrier(c->barrier, team);
 }
 
+// Backward, whether step t and the one before it have the same rows, and the same thread the same columns in both: no
+// rows come, go or begin anew, and all threads came that weights were packed for.
+static inline int goes_on(const Call *c, long t, long team) {
+    return t > 0 && rows_at(c, t) == rows_at(c, t - 1) && !c->resets && team == c->parts;
+}
+
 // Backward, no gradient goes beyond the step with which a row began anew.
 static void begin_back(const Call *c, long t, Range r, int team) {
     if (!c->resets) return;
