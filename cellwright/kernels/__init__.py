@@ -2,6 +2,7 @@
 
 from cellwright.kernels.choose import BACKENDS as BACKENDS
 from cellwright.kernels.choose import Choice as Choice
+from cellwright.kernels.choose import beginning as beginning
 from cellwright.kernels.choose import choose as choose
 from cellwright.kernels.choose import run_cell as run_cell
 from cellwright.kernels.choose import run_weights as run_weights

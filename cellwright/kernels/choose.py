@@ -19,14 +19,14 @@ from cellwright.errors import BackendError
 from cellwright.kernels.c.compiler import find_compiler
 from cellwright.kernels.c.operator import leaves_of, name_of, run_operator
 from cellwright.kernels.c.run import Fused
-from cellwright.kernels.function import Unrolled, run_fused
+from cellwright.kernels.function import First, Unrolled, run_fused
 from cellwright.kernels.fuse import Entry, Seen, Target, fuse, look
 from cellwright.kernels.readings import MOST, attributes
 from cellwright.kernels.torch_nn import run_torch, standard_form
 from cellwright.kernels.triton.target import TRITON, lacking
-from cellwright.step import Ragged, unroll
+from cellwright.step import Ragged, batch_size, unroll
 
-Runner = Callable[[Cell, Tensor, tuple[Tensor, ...], Ragged | None], tuple[Tensor, tuple[Tensor, ...]]]
+Runner = Callable[[Cell, Tensor, Any, Ragged | None], tuple[Tensor, tuple[Tensor, ...]]]
 PLAIN = (int, float, str)
 BACKENDS = ("auto", "c", "triton", "torch", "eager")
 ASKED = "asked for by name"
@@ -94,7 +94,7 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
 
 
 def run_cell(
-    cell: Cell, backend: str, x: Tensor, state: tuple[Tensor, ...], ragged: Ragged | None = None
+    cell: Cell, backend: str, x: Tensor, state: tuple[Tensor, ...] | None, ragged: Ragged | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a cell over a sequence on the backend for it, also where torch.compile or torch.export traces.
 
@@ -102,19 +102,20 @@ def run_cell(
         cell: the cell.
         backend: as for `choose`.
         x: inputs (T, B, I); where ragged is given, (N, I).
-        state: the states before the first step, each (B, H).
+        state: the states before the first step, each (B, H); None: as the cell begins.
         ragged: which rows are which step's.
 
     Returns:
         The outputs y, laid out as x, and the states after each sequence's last step, each (B, H).
     """
-    if x.device.type == "cpu" and backend != "eager" and torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") and x.is_cpu and backend != "eager":
         with torch.autocast("cpu", enabled=False):  # the loops run in the type of the weights, as x does
             return run_cell(cell, backend, x, state, ragged)
     if not traced(x):
-        choice = choose(cell, backend, x)
-        return _without_resets(choice, cell, ragged).run(cell, x, state, ragged)
+        choice = _without_resets(choose(cell, backend, x), cell, ragged)
+        return choice.run(cell, x, _first(choice.entry, cell, x, state, ragged), ragged)
     _look_at_settings(cell)
+    state = beginning(cell, x, ragged) if state is None else state
     needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
     found, name = _choose_traced(cell, backend, x.dtype, x.device.type, needs_x)
     if found == "c":
@@ -128,7 +129,7 @@ def run_weights(
     weights: dict[str, Tensor],
     backend: str,
     x: Tensor,
-    state: tuple[Tensor, ...],
+    state: tuple[Tensor, ...] | None,
     ragged: Ragged | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """As `run_cell`, of a cell on weights from outside.
@@ -138,13 +139,14 @@ def run_weights(
         weights: by name, all that the cell has, of the same shapes.
         backend: "auto", "c" or "eager".
         x: inputs (T, B, I); where ragged is given, (N, I).
-        state: the states before the first step, each (B, H).
+        state: the states before the first step, each (B, H); None: as the cell begins.
         ragged: which rows are which step's.
     """
     if traced(x):
         needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
         found, name = _choose_template(kind, backend, x.dtype, x.device.type, needs_x)
         if found == "c":
+            state = beginning(template(*kind), x, ragged) if state is None else state
             return run_operator(name, weights, x, state, ragged)
         if torch.compiler.is_compiling():
             raise BackendError(
@@ -160,16 +162,33 @@ def run_with(
     weights: dict[str, Tensor],
     backend: str,
     x: Tensor,
-    state: tuple[Tensor, ...],
+    state: tuple[Tensor, ...] | None,
     ragged: Ragged | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """As `run_cell`, of a cell in whose place these weights are taken."""
     entry = None if backend == "eager" else choose(cell, backend, x).entry
     if entry is not None and entry.fused is not None and not traced(x):
-        return run_fused(entry.fused, weights, cell, x, state, ragged)
+        return run_fused(entry.fused, weights, cell, x, _first(entry, cell, x, state, ragged), ragged)
+    state = beginning(cell, x, ragged) if state is None else state
     given = {f"cell.{name}": weight for name, weight in weights.items()}
     y, *last = torch.func.functional_call(Unrolled(cell), given, (x, state, ragged))
     return y, tuple(last)
+
+
+def beginning(cell: Cell, x: Tensor, ragged: Ragged | None) -> tuple[Tensor, ...]:
+    """The states that a cell begins with, each (B, H)."""
+    return cell.initial_state(batch_size(x, ragged), like=x)
+
+
+def _first(
+    entry: Entry | None, cell: Cell, x: Tensor, state: tuple[Tensor, ...] | None, ragged: Ragged | None
+) -> First:
+    """The states before the first step: compiled loops write zeros themselves."""
+    if state is not None:
+        return state
+    plain = getattr(cell.initial_state, "__func__", None) is Cell.initial_state
+    fused = entry is not None and entry.fused is not None
+    return (None,) * len(cell.state) if plain and fused else beginning(cell, x, ragged)
 
 
 def _without_resets(choice: Choice, cell: Cell, ragged: Ragged | None) -> Choice:
@@ -258,7 +277,7 @@ def _fused(cell: Cell, seen: Seen, like: Tensor, backend: str) -> Entry:
     target, lacks = C, None
     if backend == "triton":
         target, lacks = TRITON, lacking(like.device)
-    elif like.device.type != "cpu":
+    elif not like.is_cpu:
         lacks = f"the loops in C run on the CPU, not on {like.device.type}"
     if lacks is not None:
         return Entry(None, lacks)

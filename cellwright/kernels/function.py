@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from cellwright.cells import Cell
 from cellwright.kernels.gradients import Leaves
 from cellwright.program import Program
-from cellwright.step import Ragged, unroll
+from cellwright.step import Ragged, batch_size, unroll
+
+First = tuple[Tensor | None, ...]
+"""The states before the first step, each (B, H); None: zeros."""
 
 
 class Code(Protocol):
@@ -31,7 +34,7 @@ class Fused(Protocol):
     def code(self) -> Code: ...
 
     def forward(
-        self, x: Tensor, states: tuple[Tensor, ...], leaves: Leaves, keep: bool, ragged: Ragged | None = None
+        self, x: Tensor, states: First, leaves: Leaves, keep: bool, ragged: Ragged | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], Any]: ...
 
     def moved(self, saved: Any) -> bool: ...
@@ -64,7 +67,7 @@ class Run(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, fused: Fused, cell: Cell, names: list[str], ragged: Ragged | None, x: Tensor, *tensors: Tensor
+        ctx: Any, fused: Fused, cell: Cell, names: list[str], ragged: Ragged | None, x: Tensor, *tensors: Any
     ) -> tuple[Tensor, ...]:
         states, weights = tensors[: len(fused.program.widths)], tensors[len(fused.program.widths) :]
         leaves = Leaves(zip(names, weights, strict=True))
@@ -99,16 +102,24 @@ def run_fused(
     leaves: dict[str, Tensor],
     cell: Cell,
     x: Tensor,
-    state: tuple[Tensor, ...],
+    state: First,
     ragged: Ragged | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """y (T, B, O) and the final states of a cell with these weights, differentiable where anything asks for it."""
     names, weights = list(leaves), list(leaves.values())
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights)):
+    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (x, *state, *weights)):
         y, *last = Run.apply(fused, cell, names, ragged, x, *state, *weights)  # type: ignore[no-untyped-call]
         return y, tuple(last)
     y, last, _ = fused.forward(x, state, Leaves(leaves), False, ragged)
     return y, last
+
+
+def filled(
+    states: Sequence[Tensor | None], widths: Sequence[int], x: Tensor, ragged: Ragged | None
+) -> tuple[Tensor, ...]:
+    """The states before the first step, zeros where None were given."""
+    B = batch_size(x, ragged)
+    return tuple(x.new_zeros(B, width) if one is None else one for one, width in zip(states, widths, strict=True))
 
 
 def _hooked() -> bool:
@@ -124,11 +135,12 @@ def _batched(*grads: Tensor | None) -> bool:
 
 
 def _differentiable(
-    ctx: Any, x: Tensor, tensors: list[Tensor], dy: Tensor | None, dlast: tuple[Tensor | None, ...]
+    ctx: Any, x: Tensor, tensors: list[Any], dy: Tensor | None, dlast: tuple[Tensor | None, ...]
 ) -> tuple[Tensor | None, ...]:
     """The gradients by the reference loop, so that they can be differentiated again, or many be taken at once."""
     graph = torch.is_grad_enabled()
     count = len(ctx.fused.program.widths)
+    tensors[:count] = filled(tensors[:count], ctx.fused.program.widths, x, ctx.ragged)
     given = {f"cell.{name}": tensor for name, tensor in zip(ctx.names, tensors[count:], strict=True)}
     with torch.enable_grad():
         outputs = torch.func.functional_call(Unrolled(ctx.cell), given, (x, tuple(tensors[:count]), ctx.ragged))

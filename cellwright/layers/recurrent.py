@@ -135,16 +135,15 @@ class Recurrent(Explaining, nn.Module):
         cells = self._cells()
         batch, batched = batch_of(cells[0], self.batch_first, x, lengths, resets)
         states = States(cells[0].state, tuple([cell.state_sizes for cell in cells]), self.directions)
-        if state is None:
-            first = [cell.initial_state(batch.rows(), like=batch.x) for cell in cells]
-        else:
-            first = states.unpack(map_tensors(partial(cast, cells[0]), state), batch, batched)
+        first: list[State | None] = [None] * len(cells)
+        if state is not None:
+            first[:] = states.unpack(map_tensors(partial(cast, cells[0]), state), batch, batched)
         y, last = stack(batch, first, self._fed(run, cells), self.directions, self._between)
         given = to_given(batch, y)
         given = given if isinstance(given, PackedSequence) else from_time_first(given, batched, self.batch_first)
         return given, states.pack(last, batch, batched)
 
-    def _run(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
+    def _run(self, place: int, x: Tensor, state: State | None, ragged: Ragged | None) -> tuple[Tensor, State]:
         return run_cell(self._cells()[place], self.backend, x, state, ragged)
 
     @staticmethod
@@ -153,7 +152,7 @@ class Recurrent(Explaining, nn.Module):
         if all(type(cell).feed is Cell.feed for cell in cells):
             return run
 
-        def fed(place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
+        def fed(place: int, x: Tensor, state: State | None, ragged: Ragged | None) -> tuple[Tensor, State]:
             cell = cells[place]
             if ragged is None:
                 return run(place, cell.feed(Feed(x)).x, state, None)

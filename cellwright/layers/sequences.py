@@ -14,7 +14,8 @@ from cellwright.errors import ShapeError
 from cellwright.step import Ragged
 
 State = tuple[Tensor, ...]
-Runner = Callable[[int, Tensor, State, Ragged | None], tuple[Tensor, State]]
+Runner = Callable[[int, Tensor, State | None, Ragged | None], tuple[Tensor, State]]
+"""Runs cell number ... on x from a state (None: as it begins)."""
 
 
 class Part(NamedTuple):
@@ -96,13 +97,17 @@ def to_given(batch: Batch, y: Tensor) -> Tensor | PackedSequence:
 
 
 def stack(
-    batch: Batch, first: list[State], run: Runner, directions: int, between: Callable[[Tensor, Batch], Tensor]
+    batch: Batch,
+    first: Sequence[State | None],
+    run: Runner,
+    directions: int,
+    between: Callable[[Tensor, Batch], Tensor],
 ) -> tuple[Tensor, list[State]]:
     """Layers on top of each other, each in one or both directions.
 
     Args:
         batch: the input.
-        first: the states before the first step, of every layer and direction.
+        first: the states before the first step, of every layer and direction; None: as the cell begins.
         run: runs cell number ... on x from a state.
         directions: 1 or 2.
         between: what happens to the output of every layer but the last.

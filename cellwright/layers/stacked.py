@@ -183,7 +183,7 @@ class Standard(Explaining, nn.RNNBase):
             input: (T, B, I), with batch_first (B, T, I), unbatched (T, I), or a PackedSequence.
             hx: the states before the first step, each (L*D, B, H), unbatched (L*D, H); None: zeros, or those learned.
         """
-        if torch.is_autocast_enabled("cpu") and self._first().device.type == "cpu" and self.backend != "torch":
+        if torch.is_autocast_enabled("cpu") and self._first().is_cpu and self.backend != "torch":
             return self._without_autocast(input, hx)
         if hx is None and "h0" in self._parameters:
             hx = self._learned(input)
@@ -219,7 +219,7 @@ class Standard(Explaining, nn.RNNBase):
         if not isinstance(x, Tensor) or x.dim() not in ((2,) if packed else (2, 3)) or x.numel() == 0:
             return False
         right = x.shape[-1] == self.input_size and x.dtype == weight.dtype and x.device == weight.device
-        if not right or x.dtype not in FUSED or x.device.type != "cpu":
+        if not right or x.dtype not in FUSED or not x.is_cpu:
             return False
         if hx is None:
             return True
@@ -235,11 +235,13 @@ class Standard(Explaining, nn.RNNBase):
             hx = self._learned(input)
         batched = isinstance(input, PackedSequence) or input.dim() == 3
         batch = self._batch(input, batched)
-        y, last = stack(batch, self._states(batch, hx, batched), run, self.directions, self._between)
+        layout = self._layout()
+        first = [None] * len(layout.widths) if hx is None else layout.unpack(hx, batch, batched)
+        y, last = stack(batch, first, run, self.directions, self._between)
         given = to_given(batch, y)
         if not isinstance(given, PackedSequence):
             given = given.squeeze(1) if not batched else given.transpose(0, 1) if self.batch_first else given
-        return given, self._layout().pack(last, batch, batched)
+        return given, layout.pack(last, batch, batched)
 
     def _batch(self, input: Any, batched: bool) -> Batch:
         if isinstance(input, PackedSequence):
@@ -248,16 +250,7 @@ class Standard(Explaining, nn.RNNBase):
             return Batch(input.unsqueeze(1))
         return Batch(input.transpose(0, 1) if self.batch_first else input)
 
-    def _states(self, batch: Batch, hx: Any, batched: bool) -> list[State]:
-        if hx is not None:
-            return self._layout().unpack(hx, batch, batched)
-        zeros: dict[int, Tensor] = {}  # one for all states that are as wide
-        return [
-            tuple(zeros.setdefault(width, batch.x.new_zeros(batch.rows(), width)) for width in widths)
-            for widths in self._layout().widths
-        ]
-
-    def _run_cell(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
+    def _run_cell(self, place: int, x: Tensor, state: State | None, ragged: Ragged | None) -> tuple[Tensor, State]:
         layer, direction = divmod(place, self.directions)
         return run_weights(self._kind(layer), self.cell_weights(layer, direction), self.backend, x, state, ragged)
 

@@ -12,7 +12,7 @@ from cellwright.cells import Cell, adapt
 from cellwright.cells.adapt import Adapted
 from cellwright.cells.stacked import StackedGRU, StackedLSTM, StackedReluRNN, StackedRNN, template
 from cellwright.errors import CellError
-from cellwright.kernels import choose, run_with
+from cellwright.kernels import beginning, choose, run_with
 from cellwright.layers import Recurrent
 from cellwright.layers.sequences import Part, State
 from cellwright.layers.stacked import Standard
@@ -78,9 +78,10 @@ class Observer:
         )
         self.seen: dict[int, Observed] = {}
 
-    def run(self, place: int, x: Tensor, state: State, ragged: Ragged | None) -> tuple[Tensor, State]:
+    def run(self, place: int, x: Tensor, state: State | None, ragged: Ragged | None) -> tuple[Tensor, State]:
         """y and the final states, and `seen` grows."""
         cell, weights = self.parts[place]
+        state = beginning(cell, x, ragged) if state is None else state
         double = twin(cell)
         self.exact &= choose(double, self.backend, x).backend == choose(cell, self.backend, x).backend
         values, last = run_with(double, weights, self.backend, x, state, ragged)

@@ -23,3 +23,8 @@ class Ragged(NamedTuple):
         """How many sequences every step has."""
         sizes: list[int] = self.starts.diff().tolist()
         return sizes
+
+
+def batch_size(x: Tensor, ragged: Ragged | None) -> int:
+    """B: of x (T, B, I); of packed x (N, I), the sequences of its first step."""
+    return x.shape[1] if ragged is None else int(ragged.starts[1])

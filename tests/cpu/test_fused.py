@@ -220,6 +220,31 @@ def test_two_runs_give_the_same_bits(cell, batch, count):
     assert all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("lengths", [None, [5, 2, 3]], ids=["even", "ragged"])
+@pytest.mark.parametrize("name", CORE)
+def test_no_state_is_a_state_of_zeros(name, lengths):
+    layer = cw.Recurrent(LIBRARY[name](3, 5), backend="c")
+    x = torch.randn(5, 3, 3)
+    zeros = tuple(torch.zeros(1, 3, 5) for _ in layer.first_cell.state)
+    found = []
+    for state in (None, zeros if len(zeros) > 1 else zeros[0]):
+        y, last = layer(x, state, lengths=lengths)
+        found.append([y, *flat(last), *torch.autograd.grad(y.square().sum(), list(layer.parameters()))])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+class FromOnes(RNN):
+    def initial_state(self, batch_size, like=None):
+        return tuple(state + 1 for state in super().initial_state(batch_size, like))
+
+
+def test_a_cell_may_begin_otherwise():
+    fused, plain = twins(FromOnes(3, 5))
+    x = torch.randn(4, 2, 3)
+    torch.testing.assert_close(fused(x)[0], plain(x)[0])
+    assert not torch.allclose(fused(x)[0], fused(x, torch.zeros(1, 2, 5))[0])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("where", ["x", "h"])
 @pytest.mark.parametrize("name", CORE)

@@ -18,10 +18,11 @@ from cellwright.kernels.c.openmp import launch, thread_functions
 from cellwright.kernels.c.pool import Pool, pool, view
 from cellwright.kernels.c.render import Source, render
 from cellwright.kernels.c.weights import PACK, Weights
+from cellwright.kernels.function import First
 from cellwright.kernels.gradients import Gradients, Leaves
 from cellwright.program import Program
 from cellwright.program.places import Place
-from cellwright.step import Ragged
+from cellwright.step import Ragged, batch_size
 
 INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
@@ -49,7 +50,7 @@ class Fused:
         self.gradients = Gradients(program)
         self._own, self._pool = Pool(program.dtype), pool(program.dtype)  # its own keeps its place from run to run
         self._layouts: dict[Sizes, Layout] = {}
-        self._starts: dict[tuple[int, int], array[int]] = {}
+        self._even: dict[tuple[int, int, int, bool], tuple[Layout, Steps]] = {}
         self._names = tuple(name for name in program.buffers if name != "sums")
         self._at = {name: len(CALL) + place for place, name in enumerate(self._names)}
 
@@ -72,23 +73,22 @@ class Fused:
     # Forward.
 
     def forward(
-        self, x: Tensor, states: tuple[Tensor, ...], leaves: Leaves, keep: bool, ragged: Ragged | None = None
+        self, x: Tensor, states: First, leaves: Leaves, keep: bool, ragged: Ragged | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
         """y, laid out like x, the final states, each (B, H), and what backward needs.
 
         Args:
             x: inputs (T, B, I); where ragged is given, (N, I).
-            states: before the first step, each (B, H).
+            states: before the first step, each (B, H); None: zeros.
             leaves: the parameters by name.
             keep: whether backward will follow.
             ragged: which rows are which step's.
         """
-        program, B = self.program, states[0].shape[0]
-        x, states = readable(x), tuple(map(readable, states))
-        rows = x.shape[0] if ragged is not None else x.shape[0] * B
-        apart = ragged is not None and (keep or ragged.resets is not None)
-        steps = self.steps(x, B, ragged)
-        saved = self.saved(self.sizes(rows, B, torch.get_num_threads(), keep, apart), leaves, steps)
+        program, B = self.program, batch_size(x, ragged)
+        x, states = readable(x), tuple([None if one is None else readable(one) for one in states])
+        size = (x.shape[0], B, torch.get_num_threads(), keep)
+        layout, steps = self.even(*size) if ragged is None else self._uneven(*size, ragged)
+        saved = self.saved(layout, leaves, steps)
         outputs = [x.new_empty(B, width) for width in program.widths]
         y, ahead = self._empty_y(x, B), 0 if program.has_y else B * program.output_size * x.itemsize
         argument, at = saved.argument, self._at
@@ -97,7 +97,7 @@ class Fused:
         for place, (first, last) in enumerate(zip(states, outputs, strict=True)):
             known = (program.widths[place], saved.layout.depths[place] > 2 * B, argument[at[f"state{place}"]])
             carry, old = argument[at[f"dstate{place}"]], saved.old[place]
-            saved.states.extend((*known, old, first.data_ptr(), last.data_ptr(), carry, 0, 0))
+            saved.states.extend((*known, old, address_of(first), last.data_ptr(), carry, 0, 0))
         saved.held = (x.detach(), states, y.detach(), steps)  # not y itself, whose graph holds what is saved
         self.launch(saved)
         return y, tuple(outputs), saved
@@ -109,33 +109,37 @@ class Fused:
         places = (argument[self._at["x"]], argument[self._at["y" if program.has_y else "state0"]])
         return places != (x.data_ptr(), y.data_ptr() - ahead)
 
-    def sizes(self, rows: int, B: int, team: int, keep: bool, apart: bool = False) -> Sizes:
+    def even(self, T: int, B: int, team: int, keep: bool) -> tuple[Layout, Steps]:
+        """Where the memory of a run lies, and where it says which rows are which step's, if all have B."""
+        found = self._even.get((T, B, team, keep))
+        if found is None:
+            drop_oldest(self._even)
+            starts = array("q", [t * B for t in range(T + 1)])
+            steps = Steps(T, starts.buffer_info()[0], 0, starts)
+            found = self._even[T, B, team, keep] = (self._layout(self._sizes(T * B, B, team, keep)), steps)
+        return found
+
+    def _uneven(self, rows: int, B: int, team: int, keep: bool, ragged: Ragged) -> tuple[Layout, Steps]:
+        """The same of sequences of several lengths."""
+        apart, resets = keep or ragged.resets is not None, 0 if ragged.resets is None else ragged.resets.data_ptr()
+        steps = Steps(len(ragged.starts) - 1, ragged.starts.data_ptr(), resets, ragged)
+        return self._layout(self._sizes(rows, B, team, keep, apart)), steps
+
+    def _sizes(self, rows: int, B: int, team: int, keep: bool, apart: bool = False) -> Sizes:
         """What decides the memory of a run, and how its threads share the work."""
         thirds = bool(self.core.pack_thirds) and in_thirds(B, self.code)
         packing = self.code.thirds if thirds else self.code.packing
         columns = columns_shared(B, team, packing.each_step * self.program.dtype.itemsize, thirds, keep)
         return Sizes(rows, B, team, keep, columns, apart, thirds)
 
-    def steps(self, x: Tensor, B: int, ragged: Ragged | None) -> Steps:
-        """Where in memory it says which rows are which step's."""
-        if ragged is not None:
-            resets = 0 if ragged.resets is None else ragged.resets.data_ptr()
-            return Steps(len(ragged.starts) - 1, ragged.starts.data_ptr(), resets, ragged)
-        T = x.shape[0]
-        if (T, B) not in self._starts:
-            drop_oldest(self._starts)
-            self._starts[T, B] = array("q", [t * B for t in range(T + 1)])
-        starts = self._starts[T, B]
-        return Steps(T, starts.buffer_info()[0], 0, starts)
-
     def _empty_y(self, x: Tensor, B: int) -> Tensor:
         """Memory for y; where y is the first state, with what that was before the first step ahead of it."""
         width = self.program.output_size
         return self._pool.lend((*x.shape[:-1], width), 0 if self.program.has_y else B * width)
 
-    def saved(self, sizes: Sizes, leaves: Leaves, steps: Steps) -> Saved:
+    def saved(self, layout: Layout, leaves: Leaves, steps: Steps) -> Saved:
         """Memory for a run, packed weights, and the argument of its call as far as they decide it."""
-        layout = self._layout(sizes)
+        sizes = layout.sizes
         packed, memory = self.weights.take(leaves, sizes), self._own.take(layout.size)
         saved = Saved(self._own, memory, layout, self.weights, packed)
         known = (memory.start, steps.T, steps.start, steps.resets, packed.fields, packed.vectors)

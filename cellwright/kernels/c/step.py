@@ -30,8 +30,8 @@ class Step:
         program = fused.program
         like = self.state[0].new_empty(1, B, program.input_size)
         leaves = Leaves((name, leaf.clone()) for name, leaf in leaves.items())
-        steps = fused.steps(like, B, None)
-        self._saved = fused.saved(fused.sizes(B, B, team, False), leaves, steps)
+        layout, steps = fused.even(1, B, team, keep=False)
+        self._saved = fused.saved(layout, leaves, steps)
         self._argument: array[int] = self._saved.argument
         self._rows = like.new_empty(2 * B * program.widths[0])  # of the first state, where that is y
         self._saved.held = (leaves, steps, self._rows)

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
+from cellwright.kernels.function import First, filled
 from cellwright.kernels.gradients import Gradients, Leaves
 from cellwright.kernels.triton.around import Around, Saved
 from cellwright.kernels.triton.build import module
@@ -53,19 +54,19 @@ class Launched:
     # Forward.
 
     def forward(
-        self, x: Tensor, states: tuple[Tensor, ...], leaves: Leaves, keep: bool, ragged: Ragged | None = None
+        self, x: Tensor, states: First, leaves: Leaves, keep: bool, ragged: Ragged | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
         """y, laid out like x, the final states, each (B, H), and what backward needs.
 
         Args:
             x: inputs (T, B, I); where ragged is given, (N, I).
-            states: before the first step, each (B, H).
+            states: before the first step, each (B, H); None: zeros.
             leaves: the parameters by name.
             keep: whether backward will follow.
             ragged: which rows are which step's.
         """
         with _alone_on(x.device):
-            return self._forward(x.contiguous(), states, leaves, keep, ragged)
+            return self._forward(x.contiguous(), filled(states, self.program.widths, x, ragged), leaves, keep, ragged)
 
     def moved(self, saved: Saved) -> bool:
         """Whether what was saved is of no use by now: never, for it is held as tensors."""
