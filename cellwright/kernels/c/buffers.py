@@ -103,9 +103,6 @@ class Layout:
         self.sizes = sizes
         self.depths = [self._depth(program, place) for place in range(len(program.widths))]
         self.scratch_rows = max(sizes.B, sizes.team * CHUNK)
-        self.contract = 0
-        if sizes.keep:
-            self.contract = _contract_scratch(program, contract, sizes.rows)
         self.parted = self._parted(code.thirds.blocks) if sizes.thirds else 0
         self.size = 0
         self.offsets: dict[str, int] = {}
@@ -115,7 +112,8 @@ class Layout:
             self._append(name, self.counts[name], program.dtype.itemsize)
         if sizes.keep:
             rest = [name for name in self.counts if name not in last]
-            self._overlay("contract", sizes.team * self.contract, rest, program.dtype.itemsize)
+            scratch = _contract_scratch(program, contract, sizes)
+            self._overlay("contract", scratch, rest, program.dtype.itemsize)
         self.last: tuple[Any, array[int], array[int]] = (None, array("q"), array("q"))
         """What the last run's argument followed from, that argument, and where what steps begin with lies apart."""
 
@@ -166,14 +164,14 @@ class Layout:
         return array("q", (start + self.offsets[name] if name in self.offsets else 0 for name in names))
 
 
-def _contract_scratch(program: Program, contract: Any, rows: int) -> int:
-    """How many numbers of scratch each thread needs for the products over all rows."""
+def _contract_scratch(program: Program, contract: Any, sizes: Sizes) -> int:
+    """How many numbers of scratch the products over all rows need."""
     places = [place for block in program.blocks for place in (block.left, block.right)]
     number = {place: n for n, place in enumerate(dict.fromkeys(places), 1)}  # in place of addresses
     found = array("q")
     for one in program.blocks:
         found.extend((number[one.left], 0, number[one.right], 0, 0, one.rows, one.columns, one.columns))
-    return int(contract(found.buffer_info()[0], len(program.blocks), rows, None, 0, 1))
+    return int(contract(found.buffer_info()[0], len(program.blocks), sizes.rows, None, None, 0, sizes.team))
 
 
 def _needed_last(program: Program) -> set[str]:

@@ -13,6 +13,7 @@
 #define THIRDS_SHALLOW 256L          // the same where A has many rows, of which only some are packed at once then
 #define THIRDS_BLOCK (1200L * 1024)  // bytes of packed A, in a second-level cache of 2 MiB
 #define THIRDS_LEAST 16    // rows and columns from which on it pays to split both
+#define THIRDS_HALVES 12L  // tenths of k a column of C from which on it pays to sum two halves of k apart
 
 static long thirds_depth(long K, long groups) {
     const long fits = THIRDS_BLOCK / (PANEL / VL * THIRDS * (long)sizeof(real)) / groups * BLOCK_DEPTH;
@@ -115,9 +116,14 @@ static void contract_fetch(const real *next, long ldd, long depth, long i, long 
         for (long v = 0; v < PANEL; v += VL) __builtin_prefetch(next + k * ldd + v, 0, 2);
 }
 
-// Of `all` groups g0..g1, and the columns n0..n1 of products that share D. Returns whether it met a number that is not
+// Whether the sums of products that share D are cut in halves, each with a C of its own: of two threads each then splits
+// half of A, not all of it, but one C is added to the other.
+static int contract_in_halves(const contract_job *job) { return job->K * 10 > job->N * THIRDS_HALVES; }
+static long contract_half(long K) { return contract_up(contract_up(K, BLOCK_DEPTH), 2) * BLOCK_DEPTH; }
+
+// Of `all` groups g0..g1, and the columns n0..n1 of products that share D. Returns NaN where it met a number that is not
 // finite: the results are of no use then.
-static int contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
+static real contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
     const long K = jobs->K, ldd = jobs->ldd, most = thirds_depth(K, all), high = thirds_high(most);
     real *panel = scratch, *packed = scratch + PANEL / VL * (most / BLOCK_DEPTH) * THIRDS;
     vec odd = v_set1(0);
@@ -145,7 +151,7 @@ static int contract_thirds_part(const contract_job *jobs, long all, long g0, lon
             }
         }
     release_tiles();
-    return any_odd(odd);
+    return v_sum(odd);
 }
 
 #else
@@ -153,8 +159,10 @@ static int contract_in_thirds(const contract_job *job) { return (void)job, 0; }
 static contract_job contract_thirds_plan(contract_job job) { return job; }
 static long contract_thirds_scratch(const contract_job *jobs, long count) { return (void)jobs, (void)count, 0; }
 static long contract_groups(const contract_job *jobs, long count) { return (void)jobs, (void)count, 0; }
-static int contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
-    return (void)jobs, (void)all, (void)g0, (void)g1, (void)n0, (void)n1, (void)scratch, 1;
+static int contract_in_halves(const contract_job *job) { return (void)job, 0; }
+static long contract_half(long K) { return K; }
+static real contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
+    return (void)jobs, (void)all, (void)g0, (void)g1, (void)n0, (void)n1, (void)scratch, 0;
 }
 #endif
 #endif

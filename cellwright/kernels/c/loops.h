@@ -40,6 +40,24 @@ static inline long panels_of(long vectors, long units, long team) {
 // Panels of weights from afar go to and fro, step by step: those that came last are still near.
 static inline long panel_at(long place, long from, long to, long back) { return back ? from + to - 1 - place : place; }
 
+// A barrier of the team, which spins and then gives way.
+typedef struct {
+    _Alignas(64) int arrived;
+    _Alignas(64) int phase;
+} Barrier;
+
+static void barrier(Barrier *b, int team) {
+    if (team == 1) return;
+    const int phase = __atomic_load_n(&b->phase, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == team) {
+        __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&b->phase, phase + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (long spins = 0; __atomic_load_n(&b->phase, __ATOMIC_ACQUIRE) == phase; spins++)
+        if (spins > 20000) sched_yield();
+}
+
 // The core: functions of core.h.
 typedef struct {
     const real *a;  // the first row of what is multiplied
@@ -78,8 +96,8 @@ typedef struct {
     tile_fn *const (*tiles)[TILE_MOST_VECS][TILE_ROWS];  // [whether they fetch ahead][vectors - 1][rows - 1]
     void (*pack)(const Pack *job, real *packed, long part, long parts);
     uint64_t (*digest)(const Piece *piece, long part, long parts);
-    // Without scratch: returns how many numbers of it each thread needs.
-    long (*contract)(const Block *block, long count, long K, real *scratch, int me, int team);
+    // Returns how many numbers of scratch the team needs, which is all it does without.
+    long (*contract)(const Block *block, long count, long K, real *scratch, Barrier *barrier, int me, int team);
     // In thirds (thirds.h); null where there are none.
     int (*split_rows)(const Term *terms, long count, long first, long last, long blocks, real *to);
     void (*multiply_thirds)(long rows, long vecs, const real *a, const real *w, long blocks, vec *s);
@@ -135,24 +153,6 @@ static inline void product(const Inputs *in, long group, long row, long rows, lo
     if (!in->parted) multiply(row, rows, vecs, most, in->terms, in->count, w, in->total, s, after);
     else if (in->odd) core.multiply_odd(in->terms, in->count, row, rows, vecs, w, in->blocks, s);
     else core.multiply_thirds(rows, vecs, in->parted + group * 2 * in->blocks * THIRDS, w, in->blocks, s);
-}
-
-// A barrier of the team, which spins and then gives way.
-typedef struct {
-    _Alignas(64) int arrived;
-    _Alignas(64) int phase;
-} Barrier;
-
-static void barrier(Barrier *b, int team) {
-    if (team == 1) return;
-    const int phase = __atomic_load_n(&b->phase, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == team) {
-        __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&b->phase, phase + 1, __ATOMIC_RELEASE);
-        return;
-    }
-    for (long spins = 0; __atomic_load_n(&b->phase, __ATOMIC_ACQUIRE) == phase; spins++)
-        if (spins > 20000) sched_yield();
 }
 
 // What part of a pass a thread does: rows [b0, b1), and of the columns part `me` of `team`. Scratch rows are at

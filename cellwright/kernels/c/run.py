@@ -28,7 +28,7 @@ INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
 CALL = (
     *("T", "B", "job", "columns", "few", "far", "turn", "rows", "packs", "pieces", "blocks", "states", "sums", "parts"),
-    *("window", "contract_size", "thirds", "parted_size", "start", "resets", "thread", "threads", "barrier", "pack"),
+    *("window", "thirds", "parted_size", "start", "resets", "thread", "threads", "barrier", "pack"),
     *("piece", "found", "known", "plain", "block", "state", "packed", "parted", "contract", "reductions"),
     *("sum", "bias"),
 )
@@ -164,7 +164,7 @@ class Fused:
         argument = (
             *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.each_step > FAR, 0, layout.scratch_rows),
             *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
-            *(sizes.window, layout.contract, sizes.thirds, layout.parted, steps.start, steps.resets),
+            *(sizes.window, sizes.thirds, layout.parted, steps.start, steps.resets),
             *(*thread_functions(), 0, *packed.fields, 0, 0, 0, *places[-count - 4 : -count], 0),
             *(*places[: -count - 4], *packed.vectors),
         )

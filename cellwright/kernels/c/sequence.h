@@ -24,7 +24,7 @@ typedef struct {
 
 // few: tiles have few rows; far: weights outgrow a core's cache; turn: 1 to go through their panels the other way round.
 typedef struct {
-    long T, B, job, columns, few, far, turn, rows, packs, pieces, blocks, states, sums, parts, window, contract_size;
+    long T, B, job, columns, few, far, turn, rows, packs, pieces, blocks, states, sums, parts, window;
     long thirds, parted_size;           // whether products are to be in thirds; numbers of rows in thirds, of a thread
     const long *start;                  // T + 1
     const uint8_t *resets;              // null, or for every row whether it begins anew
@@ -217,7 +217,7 @@ static void finish(const Call *c, long me, long team) {
         for (long k = 0; k < team; k++) total += c->sum[(2 * k + 1) * c->sums + j];
         c->bias[j] = total;
     }
-    core.contract(c->block, c->blocks, c->start[c->T], c->contract + me * c->contract_size, me, team);
+    core.contract(c->block, c->blocks, c->start[c->T], c->contract, c->barrier, me, team);
 }
 
 // A value of a row that all columns go into: what the threads found, put together.
