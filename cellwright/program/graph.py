@@ -281,7 +281,8 @@ def is_small_product(graph: Graph, atom: int) -> bool:
 def join_products(graph: Graph) -> Graph:
     """With sums of products made one product of several terms, where all depend on the same.
 
-    Also where something else stands between them: (a + p) + q becomes a + (p + q).
+    Also where something else stands between them: (a + p) + q becomes a + (p + q), and (a + p) + (b + q) becomes
+    a + (b + (p + q)).
     """
     joins = _Joins(graph)
     for place, atom in enumerate(graph.atoms):
@@ -297,6 +298,8 @@ def join_products(graph: Graph) -> Graph:
                 graph.atoms[outer] = joins.joined(*rest[1:])
                 graph.atoms[place] = atom._replace(args=(rest[0], Read(outer, 0, 1, atom.width)))
                 break
+        else:
+            joins.across(place, *sorted((left, right)))
     return graph
 
 
@@ -323,11 +326,24 @@ class _Joins:
 
     def beside(self, inner: int, outer: int) -> tuple[Read, int, int] | None:
         """Of a sum that a product is added to: what else is in it, its own product, and the one added."""
-        made = self.graph.atoms[inner]
-        plain = made.op == "add" and self.uses[inner] == 1 and inner not in self.graph.names
-        if not plain or not all(aligned(arg, made.width) for arg in made.args):
-            return None
-        for rest, own in (made.args, made.args[::-1]):
+        for rest, own in self._sides(inner):
             if self.alike(own.atom, outer) and own.atom < outer and rest.atom < outer:
                 return rest, own.atom, outer
         return None
+
+    def across(self, place: int, first: int, last: int) -> None:
+        """Of a sum of two sums with a product in each: join the products, where they are alike."""
+        for (a, p), (b, q) in itertools.product(self._sides(first), self._sides(last)):
+            if self.alike(p.atom, q.atom):
+                one, width = max(p.atom, q.atom), self.graph.atoms[place].width
+                self.graph.atoms[one] = self.joined(p.atom, q.atom)
+                self.graph.atoms[last] = Atom("add", width, (b, Read(one, 0, 1, width)))
+                self.graph.atoms[place] = Atom("add", width, (a, Read(last, 0, 1, width)))
+                return
+
+    def _sides(self, place: int) -> list[tuple[Read, Read]]:
+        """What a sum that is but a part of another is made of, both ways round, the second column for column."""
+        made = self.graph.atoms[place]
+        plain = made.op == "add" and self.uses[place] == 1 and place not in self.graph.names
+        sides = (made.args, made.args[::-1]) if plain else ()
+        return [(rest, own) for rest, own in sides if aligned(own, made.width)]

@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_, parametrizations
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import cellwright as cw
+from cellwright.cells import stacked
 from cellwright.errors import SettingError
 from tests.cpu.layers import same
 from tests.oracle import flat
@@ -188,6 +189,19 @@ def test_compiled_whole_with_torch_compile(name):
     for size in (B, B + 2):
         x = torch.randn(T, size, I, dtype=torch.float64)
         same(gradients(compiled, x, None, lambda x: x)[0:1], [theirs(x)[0]])
+
+
+@pytest.mark.parametrize("how", ["compiled", "exported", "exported strictly"])
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_a_layer_that_never_ran_is_compiled_and_exported(name, how, monkeypatch):
+    monkeypatch.setattr(stacked, "_templates", {})  # as in a new process
+    ours, theirs = twins(name, dtype=torch.float32)
+    x = torch.randn(T, B, I)
+    if how == "compiled":
+        made = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    else:
+        made = torch.export.export(ours.eval(), (x,), strict=how == "exported strictly").module()
+    same([made(x)[0]], [theirs(x)[0]], atol=1e-5)
 
 
 def test_exported_with_free_lengths_and_batches():

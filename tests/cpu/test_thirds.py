@@ -25,8 +25,14 @@ def made(layer, x):
     return list(entry.fused._layouts)[-1].thirds
 
 
-def computed(layer, inputs, monkeypatch, least):
+def thirds_from(least, layer, x, monkeypatch):
+    """From now on so many rows are in thirds, also in runs of a size whose plan is known."""
     monkeypatch.setattr(buffers, "THIRDS_ROWS", ((0, least),))
+    choose(layer.first_cell, "c", x).entry.fused._even.clear()
+
+
+def computed(layer, inputs, monkeypatch, least):
+    thirds_from(least, layer, inputs[0], monkeypatch)
     found = flat(results_and_gradients(as_function(layer), inputs))
     assert made(layer, inputs[0]) == (least < PLAIN)
     return found
@@ -80,7 +86,7 @@ def test_numbers_that_are_not_finite_go_where_plain_ones_do(name, where, value, 
         {"x": given[0][2], "h": given[1][0], "weight": weight, "dy": dy[3]}[where][1, 1] = value
 
     def results(least):
-        monkeypatch.setattr(buffers, "THIRDS_ROWS", ((0, least),))
+        thirds_from(least, fused, given[0], monkeypatch)
         states = tuple(given[1 : 1 + len(fused.first_cell.state)])
         y, _ = fused(given[0], states if len(states) > 1 else states[0])
         assert made(fused, given[0]) == (least < PLAIN)

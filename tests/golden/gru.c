@@ -67,8 +67,8 @@ V_FN void forward_0_at1(const Args *arg, const Memory m, long row, long col, con
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
     const vec v2 = tile[0 * GROUP_ROWS + at * 2 + 0];
     const vec v6 = tile[0 * GROUP_ROWS + at * 2 + 1];
-    const vec v10 = tile[16 * GROUP_ROWS + at * 1 + 0];
-    const vec v13 = tile[24 * GROUP_ROWS + at * 1 + 0];
+    const vec v10 = tile[8 * GROUP_ROWS + at * 1 + 0];
+    const vec v13 = tile[12 * GROUP_ROWS + at * 1 + 0];
     const vec v4 = (v2 + v_load_n(m.w2 + 0 + col, lanes));
     // r = sigmoid(x @ W_xr + h[t-1] @ W_hr + b_r)
     const vec r = v_sigmoid(v4);
@@ -84,17 +84,17 @@ V_FN void forward_0_at1(const Args *arg, const Memory m, long row, long col, con
     if (keep) v_store_n(m.d + row * 20 + col, r, lanes);
     if (keep) v_store_n(m.d + row * 20 + 5 + col, z, lanes);
     if (keep) v_store_n(m.d + row * 20 + 10 + col, v15, lanes);
-    tile[32 * GROUP_ROWS + at * 3 + 0] = v17;
-    tile[32 * GROUP_ROWS + at * 3 + 1] = v19;
-    tile[32 * GROUP_ROWS + at * 3 + 2] = v21;
+    tile[16 * GROUP_ROWS + at * 3 + 0] = v17;
+    tile[16 * GROUP_ROWS + at * 3 + 1] = v19;
+    tile[16 * GROUP_ROWS + at * 3 + 2] = v21;
 }
 
 V_FN void forward_0_at2(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
                 long at, Range part, const int keep) {
     (void)arg, (void)col, (void)tile, (void)at, (void)part, (void)keep;
-    const vec v17 = tile[32 * GROUP_ROWS + at * 3 + 0];
-    const vec v19 = tile[32 * GROUP_ROWS + at * 3 + 1];
-    const vec v21 = tile[32 * GROUP_ROWS + at * 3 + 2];
+    const vec v17 = tile[16 * GROUP_ROWS + at * 3 + 0];
+    const vec v19 = tile[16 * GROUP_ROWS + at * 3 + 1];
+    const vec v21 = tile[16 * GROUP_ROWS + at * 3 + 2];
     // n = tanh((x @ W_xn + b_n) + r * (h[t-1] @ W_hn + b_hn))
     const vec n = v_tanh(v17);
     const vec v22 = (v21 * n);
@@ -105,8 +105,8 @@ V_FN void forward_0_at2(const Args *arg, const Memory m, long row, long col, con
 }
 
 static void forward_0(const Args *arg, long step, Range part, const int keep) {
-    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[56 * GROUP_ROWS];
+    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
+    vec tile[28 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.x + 0 * 3, 3, 3}, {m.state0_old + 0 * 5, 5, 5}};
@@ -132,9 +132,9 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
                 }
             product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in1, start) : 0);
-            product(&in1, group, first, rows, start, count, most, tile + 16 * GROUP_ROWS,
+            product(&in1, group, first, rows, start, count, most, tile + 8 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in2, start) : 0);
-            product(&in2, group, first, rows, start, count, most, tile + 24 * GROUP_ROWS,
+            product(&in2, group, first, rows, start, count, most, tile + 12 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in0, next) : 0);
             for (long row = first; row < first + rows; row++)
                 for (long unit = 0; unit < count; unit++) {
@@ -205,8 +205,8 @@ V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, con
 }
 
 static void backward_1(const Args *arg, long step, Range part, const int keep) {
-    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * GROUP_ROWS];
+    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
+    vec tile[4 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}};
@@ -243,8 +243,8 @@ V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const 
 }
 
 static void after_0(const Args *arg, long step, Range part, const int keep) {
-    enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * GROUP_ROWS];
+    enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 4 };
+    vec tile[4 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20 + 15, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}};

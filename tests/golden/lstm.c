@@ -215,8 +215,8 @@ V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, con
 }
 
 static void backward_1(const Args *arg, long step, Range part, const int keep) {
-    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * GROUP_ROWS];
+    enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
+    vec tile[4 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}, {m.d + 0 * 20 + 15, 20, 5}};
@@ -253,8 +253,8 @@ V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const 
 }
 
 static void after_0(const Args *arg, long step, Range part, const int keep) {
-    enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 8 };
-    vec tile[8 * GROUP_ROWS];
+    enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 4 };
+    vec tile[4 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}, {m.d + 0 * 20 + 15, 20, 5}};

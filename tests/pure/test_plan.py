@@ -8,6 +8,7 @@ import torch
 
 import cellwright as cw
 from cellwright.cells import GRU, LIBRARY, LSTM, RNN
+from cellwright.cells.stacked import StackedLSTM, StackedRNN
 from cellwright.kernels.c.render import render
 from cellwright.kernels.triton.render import render as kernels
 from cellwright.kernels.triton.values import Values
@@ -47,6 +48,33 @@ def test_gates_of_one_kind_share_a_product():
     program = planned(LSTM(3, 5))
     assert max(products(program, "forward")) == 4
     assert len(program.stages["forward"]) == len([loop for loop in program.stages["forward"] if loop.products])
+
+
+@pytest.mark.parametrize(("cell", "gates"), [(StackedRNN, 1), (StackedLSTM, 4)])
+def test_products_in_two_sums_with_biases_of_their_own_are_one_product(cell, gates):
+    """linear(x) + linear(h), as torch.nn's cells are written."""
+    program = planned(cell(3, 5), needs_x=False)
+    assert products(program, "before") + products(program, "forward") == [gates]
+    (product,) = program.stages["forward"][0].products
+    assert [arg.width for arg in product.inputs] == [3, 5]
+
+
+class Named(cw.Cell):
+    """Sums that have names of their own stay as they are written."""
+
+    state = ("h",)
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.x, self.h = (torch.nn.Linear(size, hidden_size) for size in (input_size, hidden_size))
+
+    def step(self, x, h):
+        projected = self.x(x)
+        return torch.tanh(projected + self.h(h))
+
+
+def test_what_the_author_gave_a_name_is_computed():
+    assert "projected = x @ x.weight^T + x.bias" in str(planned(Named(3, 5), needs_x=False))
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm"])

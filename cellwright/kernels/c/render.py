@@ -18,7 +18,7 @@ from cellwright.program.loops import Loop, Product
 from cellwright.program.program import Program
 from cellwright.program.split import STAGES, TIMED
 
-UNITS = {1: 8, 2: 8, 3: 4, 4: 4, 5: 4, 6: 2, 7: 4}  # most vectors of columns in a panel, by slots: tiles come out full
+UNITS = {1: 4, 2: 4, 3: 4, 4: 4, 5: 4, 6: 2, 7: 4}  # most vectors of columns in a panel, by slots: tiles come out full
 
 
 @dataclass(frozen=True)
