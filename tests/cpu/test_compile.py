@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import nn
 
 import cellwright as cw
