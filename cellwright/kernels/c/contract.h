@@ -127,6 +127,18 @@ static void contract_thirds(const contract_job *jobs, long count, const contract
         else if (halves) contract_add(jobs + i, second + i, r->me, r->team);
 }
 
+// What products that share D need, each half of k by itself where there are halves.
+static void contract_size_thirds(contract_job *shared, long count, contract_room *r) {
+    const long K = shared->K, half = contract_in_halves(shared) ? contract_half(K) : K;
+    long all = 0;
+    for (long i = 0; i < count && half < K; i++) all += contract_whole(shared[i].M * shared[i].N);
+    r->common = contract_max(r->common, all);
+    for (long k = 0; k < K; k += half) {
+        shared->K = contract_min(half, K - k);
+        r->own = contract_max(r->own, contract_thirds_scratch(shared, count));
+    }
+}
+
 // What each thread has to have for itself and all in common.
 static void contract_size(const contract_job *jobs, long count, contract_room *r) {
     contract_job parted[CONTRACT_MOST], shared[CONTRACT_JOBS];
@@ -134,12 +146,7 @@ static void contract_size(const contract_job *jobs, long count, contract_room *r
         r->own = contract_max(r->own, contract_whole(jobs[i].depth * (CONTRACT_COLS + jobs[i].high)));
     const long n = contract_parted(jobs, count, parted);
     for (long i = 0, found; i < n; i++)
-        if ((found = contract_family(parted, n, i, shared))) {
-            long all = 0;
-            for (long k = 0; k < found; k++) all += contract_whole(shared[k].M * shared[k].N);
-            r->own = contract_max(r->own, contract_thirds_scratch(shared, found));
-            r->common = contract_max(r->common, contract_in_halves(shared) ? all : 0);
-        }
+        if ((found = contract_family(parted, n, i, shared))) contract_size_thirds(shared, found, r);
 }
 
 // Products by every thread `me` of `team`; returns how many numbers of scratch the team needs, which is all it does
