@@ -155,7 +155,7 @@ def run_weights(
                 f"backend {found!r}",
                 "compile less",
             )
-    return run_with(template(*kind), weights, backend, x, state, ragged)
+    return run_with(_template(kind) if traced(x) else template(*kind), weights, backend, x, state, ragged)
 
 
 def run_with(

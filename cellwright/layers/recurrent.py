@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -135,9 +136,12 @@ class Recurrent(Explaining, nn.Module):
         cells = self._cells()
         batch, batched = batch_of(cells[0], self.batch_first, x, lengths, resets)
         states = States(cells[0].state, tuple([cell.state_sizes for cell in cells]), self.directions)
-        first: list[State | None] = [None] * len(cells)
         if state is not None:
-            first[:] = states.unpack(map_tensors(partial(cast, cells[0]), state), batch, batched)
+            first: Sequence[State | None] = states.unpack(map_tensors(partial(cast, cells[0]), state), batch, batched)
+        elif self.backend == "eager" or torch.compiler.is_compiling():
+            first = [cell.initial_state(batch.rows(), like=batch.x) for cell in cells]
+        else:
+            first = [None] * len(cells)  # compiled loops need no memory for zeros
         y, last = stack(batch, first, self._fed(run, cells), self.directions, self._between)
         given = to_given(batch, y)
         given = given if isinstance(given, PackedSequence) else from_time_first(given, batched, self.batch_first)

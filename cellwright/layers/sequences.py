@@ -70,7 +70,7 @@ def from_lengths(x: Tensor, lengths: Tensor | Sequence[int], resets: Tensor | No
 def from_resets(x: Tensor, resets: Tensor) -> Batch:
     """A batch from x (T, B, I) all of whose sequences are as long, with resets (T, B)."""
     T, B, I = x.shape
-    starts = torch.arange(0, B * (T + 1), max(B, 1))
+    starts = torch.arange(T + 1) * B
     return Batch(x.reshape(T * B, I), Ragged(starts, _bytes(resets.reshape(T * B))), steps=T)
 
 

@@ -236,7 +236,7 @@ class Standard(Explaining, nn.RNNBase):
         batched = isinstance(input, PackedSequence) or input.dim() == 3
         batch = self._batch(input, batched)
         layout = self._layout()
-        first = [None] * len(layout.widths) if hx is None else layout.unpack(hx, batch, batched)
+        first = self._zeros(batch) if hx is None else layout.unpack(hx, batch, batched)
         y, last = stack(batch, first, run, self.directions, self._between)
         given = to_given(batch, y)
         if not isinstance(given, PackedSequence):
@@ -249,6 +249,14 @@ class Standard(Explaining, nn.RNNBase):
         if not batched:
             return Batch(input.unsqueeze(1))
         return Batch(input.transpose(0, 1) if self.batch_first else input)
+
+    def _zeros(self, batch: Batch) -> list[State | None]:
+        """None, for which compiled loops need no memory, but in graphs, which ask for B here only."""
+        widths = self._layout().widths
+        if not torch.compiler.is_compiling():
+            return [None] * len(widths)
+        rows = batch.rows()
+        return [tuple([batch.x.new_zeros(rows, width) for width in cell]) for cell in widths]
 
     def _run_cell(self, place: int, x: Tensor, state: State | None, ragged: Ragged | None) -> tuple[Tensor, State]:
         layer, direction = divmod(place, self.directions)

@@ -190,3 +190,10 @@ def test_refusals_around_packed_and_unbatched_sequences():
         layer(pack_padded_sequence(torch.zeros(4, 3, 5), [4, 2, 1]))
     with pytest.raises(cw.errors.BackendError, match="no resets in mid-sequence"):
         cw.Recurrent(cw.cells.RNN(2, 3), backend="torch")(torch.zeros(4, 3, 2), resets=torch.zeros(4, 3).bool())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_batch_of_no_sequences_may_have_resets(backend):
+    layer = cw.Recurrent(LIBRARY["gru"](3, 4), backend=backend)
+    y, h = layer(torch.randn(5, 0, 3), resets=torch.zeros(5, 0, dtype=torch.bool))
+    assert (y.shape, h.shape) == ((5, 0, 4), (1, 0, 4))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import clip_grad_norm_, parametrizations
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -202,6 +203,21 @@ def test_a_layer_that_never_ran_is_compiled_and_exported(name, how, monkeypatch)
     else:
         made = torch.export.export(ours.eval(), (x,), strict=how == "exported strictly").module()
     same([made(x)[0]], [theirs(x)[0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_packed_sequences_are_compiled_by_layers_that_never_ran(name, monkeypatch):
+    monkeypatch.setattr(stacked, "_templates", {})
+    ours, theirs = twins(name, num_layers=2, dtype=torch.float32)
+    torch._dynamo.reset()
+    x = nn.utils.rnn.pack_padded_sequence(torch.randn(T, B, I), [T - place for place in range(B)])
+    same([torch.compile(ours, backend="eager")(x)[0].data], [theirs(x)[0].data], atol=1e-5)
+
+
+def test_shapes_alone_go_through_a_layer_in_equations():
+    with FakeTensorMode(), torch.no_grad():
+        y, h = cw.GRU(I, 5, backend="eager")(torch.randn(T, B, I))
+    assert (y.shape, h.shape) == ((T, B, 5), (1, B, 5))
 
 
 def test_exported_with_free_lengths_and_batches():
