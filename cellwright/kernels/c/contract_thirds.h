@@ -11,7 +11,7 @@
 
 #define THIRDS_DEPTH 768L            // most k in a block: to load and to store sums costs as much as 100 of k
 #define THIRDS_SHALLOW 256L          // the same where A has many rows, of which only some are packed at once then
-#define THIRDS_BLOCK (1200L * 1024)  // bytes of packed A, in a second-level cache of 2 MiB
+#define THIRDS_BLOCK (600L * 1024)  // bytes of packed A, in a second-level cache beside much of C
 #define THIRDS_LEAST 16    // rows and columns from which on it pays to split both
 #define THIRDS_HALVES 12L  // tenths of k a column of C from which on it pays to sum two halves of k apart
 

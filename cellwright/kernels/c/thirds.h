@@ -65,9 +65,8 @@ typedef struct {
     long lines[2], lanes[2];
 } Lines;
 
-static inline __attribute__((always_inline)) vec half_line(const Lines *l, int half, long i, int whole) {
+static inline vec half_line(const Lines *l, int half, long i) {
     const real *from = l->from + half * l->apart + i * l->step;
-    if (whole) return v_load(from);
     if (i >= l->lines[half]) return v_set1(0);
     if (l->across == 1) return v_load_n(from, (int)l->lanes[half]);
     return v_gather(from, l->across, (int)l->lanes[half]);
@@ -85,29 +84,35 @@ static inline void split_line(real *to, vec a, vec b, vec *odd) {
     v_store(to, paired(a1, b1)), v_store(to + TILE_REALS, paired(a2, b2)), v_store(to + 2 * TILE_REALS, paired(a3, b3));
 }
 
-// Where `turned`, lines of what is read are lanes of the tiles.
-static inline __attribute__((always_inline)) void split_as(real *to, const Lines *l, int whole, int turned, vec *odd) {
+// Lines that are all there, side by side; where `turned`, they are lanes of the tiles.
+static inline __attribute__((always_inline)) void split_whole(real *to, const Lines *l, int turned, vec *odd) {
     vec half[2][VL];
 #pragma GCC unroll 2
     for (int h = 0; h < 2 && turned; h++) {
 #pragma GCC unroll 16
-        for (long i = 0; i < VL; i++) half[h][i] = half_line(l, h, i, whole);
+        for (long i = 0; i < VL; i++) half[h][i] = v_load(l->from + h * l->apart + i * l->step);
         v_transpose(half[h]);
     }
 #pragma GCC unroll 16
     for (long i = 0; i < VL; i++) {
-        const vec a = turned ? half[0][i] : half_line(l, 0, i, whole);
-        const vec b = turned ? half[1][i] : half_line(l, 1, i, whole);
+        const vec a = turned ? half[0][i] : v_load(l->from + i * l->step);
+        const vec b = turned ? half[1][i] : v_load(l->from + l->apart + i * l->step);
         split_line(to + i * VL, a, b, odd);
     }
 }
 
-static void split(real *to, const Lines *l, int turned, vec *odd) {
+// Others are put together first. Compilers take seconds where all of this is unrolled or inlined.
+static __attribute__((noinline)) void split(real *to, const Lines *l, int turned, vec *odd) {
     const long least = min_of(min_of(l->lines[0], l->lines[1]), min_of(l->lanes[0], l->lanes[1]));
-    const int whole = l->across == 1 && least == VL;
-    if (whole && turned) split_as(to, l, 1, 1, odd);
-    else if (whole) split_as(to, l, 1, 0, odd);
-    else split_as(to, l, 0, turned, odd);
+    real part[2 * VL * VL] __attribute__((aligned(VB)));
+    const Lines whole = {part, VL, VL * VL, 1, {VL, VL}, {VL, VL}};
+    if (l->across != 1 || least < VL) {
+#pragma GCC unroll 1
+        for (long i = 0; i < 2 * VL; i++) v_store(part + i * VL, half_line(l, i >= VL, i % VL));
+        l = &whole;
+    }
+    if (turned) split_whole(to, l, 1, odd);
+    else split_whole(to, l, 0, odd);
 }
 
 static inline int any_odd(vec odd) { return v_sum(odd) != v_sum(odd); }
