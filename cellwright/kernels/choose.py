@@ -146,8 +146,7 @@ def run_weights(
         needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
         found, name = _choose_template(kind, backend, x.dtype, x.device.type, needs_x)
         if found == "c":
-            zeros = (x.new_zeros(batch_size(x, ragged), size) for size in _sizes(kind))
-            state = tuple(zeros) if state is None else state
+            state = beginning(_template(kind), x, ragged) if state is None else state
             return run_operator(name, weights, x, state, ragged)
         if torch.compiler.is_compiling():
             raise BackendError(
@@ -267,16 +266,10 @@ def _template(kind: Template) -> Cell:
         return template(*kind)
 
 
-def _sizes(kind: Template) -> tuple[int, ...]:
-    with torch._C.DisableTorchFunction():
-        return _template(kind).state_sizes
-
-
 # What torch.compiler.assume_constant_result does; that function imports all of torch._dynamo, a second or more.
 _settings._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _choose_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _choose_template._dynamo_marked_constant = True  # type: ignore[attr-defined]
-_sizes._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def transformed(like: Tensor) -> bool:
