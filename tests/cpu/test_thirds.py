@@ -21,8 +21,12 @@ BATCHES = [3, 16, 17, 33, 70]
 
 def made(layer, x):
     """Whether the products of its last run, on such an x, were in thirds."""
-    entry = choose(layer.first_cell, "c", x).entry
-    return list(entry.fused._layouts)[-1].thirds
+    return list(layouts_of(layer, x))[-1].thirds
+
+
+def layouts_of(layer, x):
+    """The memory of all its kinds of runs so far."""
+    return choose(layer.first_cell, "c", x).entry.fused._layouts
 
 
 def thirds_from(least, layer, x, monkeypatch):
@@ -125,6 +129,27 @@ def test_sequences_of_different_lengths(monkeypatch):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("rows", ["even", "ragged", "begun anew"])
+@pytest.mark.parametrize("name", ["rnn", "lstmp", "gru-reset-before", "lstm-layernorm", "mgu"])
+def test_training_where_rows_come_and_go(name, rows, monkeypatch):
+    """Where they do not, a step back does the first pass of the one before it, beside its own products."""
+    fused, _ = twins(LIBRARY[name](28, 61))
+    given = drawn(fused, 7, 70)
+    lengths = torch.randint(1, 8, (70,)) if rows == "ragged" else None
+    resets = torch.rand(7, 70) < 0.1 if rows == "begun anew" else None
+    dy = torch.randn(7, 70, fused.first_cell.output_size)
+
+    def results(least):
+        thirds_from(least, fused, given[0], monkeypatch)
+        states = tuple(given[1 : 1 + len(fused.first_cell.state)])
+        y, last = fused(given[0], states if len(states) > 1 else states[0], lengths=lengths, resets=resets)
+        assert any(sizes.thirds for sizes in layouts_of(fused, given[0])) or least == PLAIN
+        return flat((y, last)) + flat(torch.autograd.grad((y * dy).sum(), given, allow_unused=True))
+
+    for one, other in zip(results(3), results(PLAIN), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5 * other.abs().max().item(), rtol=0)
+
+
 def test_there_is_room_for_the_rows_of_all_threads_in_each(monkeypatch):
     """Fewer may come than were asked for: each then has more rows, and none may split them where another does."""
     layer, x = cw.Recurrent(LIBRARY["lstm"](34, 21), backend="c"), torch.randn(5, 190, 34)
@@ -134,7 +159,7 @@ def test_there_is_room_for_the_rows_of_all_threads_in_each(monkeypatch):
         torch.set_num_threads(count)
         layer(x)
     torch.set_num_threads(before)
-    layouts = choose(layer.first_cell, "c", x).entry.fused._layouts
+    layouts = layouts_of(layer, x)
     assert [sizes.thirds for sizes in layouts] == [True, True]
     assert len({layout.parted for layout in layouts.values()}) == 1
 

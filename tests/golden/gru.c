@@ -104,9 +104,41 @@ V_FN void forward_0_at2(const Args *arg, const Memory m, long row, long col, con
     v_store_n(m.state0_new + row * 5 + col, h, lanes);
 }
 
+static void forward_0_columns(Beside *beside, long units) {
+    enum { W = 5 };
+    Columns *c = (Columns *)beside;
+    const Args *arg = c->arg;
+    const Memory m = *(const Memory *)c->memory;
+    const Range part = c->range;
+    const long first = c->first, start = c->start, count = c->count, keep = c->keep;
+    vec *tile = c->tile;
+    while (units > 0) {
+        const long row = c->row, from = c->unit, to = min_of(from + units, count);
+        units -= to - from;
+        switch (c->part) {
+        case 0:
+            for (long unit = from; unit < to; unit++) {
+                const long col = (start + unit) * VL, at = (row - first) * count + unit;
+                if (col + VL <= W) forward_0_at1(arg, m, row, col, VL, tile, at, part, (int)keep);
+                else forward_0_at1(arg, m, row, col, W % VL, tile, at, part, (int)keep);
+            }
+            break;
+        case 1:
+            for (long unit = from; unit < to; unit++) {
+                const long col = (start + unit) * VL, at = (row - first) * count + unit;
+                if (col + VL <= W) forward_0_at2(arg, m, row, col, VL, tile, at, part, (int)keep);
+                else forward_0_at2(arg, m, row, col, W % VL, tile, at, part, (int)keep);
+            }
+            break;
+        }
+        c->unit = to < count ? to : 0, c->row += to == count;
+        if (c->row == first + c->rows) c->row = first, c->part++;
+    }
+}
+
 static void forward_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
-    vec tile[28 * GROUP_ROWS];
+    vec tiles[2][28 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.x + 0 * 3, 3, 3}, {m.state0_old + 0 * 5, 5, 5}};
@@ -119,6 +151,7 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
     const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
+    Columns columns = {{forward_0_columns}, arg, &m, 0, part, keep, 2};
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -126,30 +159,22 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
+            vec *tile = tiles[columns.tile == tiles[0]];
             for (long row = first; row < first + rows; row++)
                 for (long col = start * VL; col < (start + count) * VL; col += VL) {
                     __builtin_prefetch(m.state0_old + row * 5 + col);
                 }
+            columns.beside.points = points(&in0, rows, count) + points(&in1, rows, count) + points(&in2, rows, count);
             product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
-                    arg->c.far ? weights_from(&in1, start) : 0);
+                    arg->c.far ? weights_from(&in1, start) : 0, &columns.beside);
             product(&in1, group, first, rows, start, count, most, tile + 8 * GROUP_ROWS,
-                    arg->c.far ? weights_from(&in2, start) : 0);
+                    arg->c.far ? weights_from(&in2, start) : 0, &columns.beside);
             product(&in2, group, first, rows, start, count, most, tile + 12 * GROUP_ROWS,
-                    arg->c.far ? weights_from(&in0, next) : 0);
-            for (long row = first; row < first + rows; row++)
-                for (long unit = 0; unit < count; unit++) {
-                    const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                    if (col + VL <= W) forward_0_at1(arg, m, row, col, VL, tile, at, part, keep);
-                    else forward_0_at1(arg, m, row, col, W % VL, tile, at, part, keep);
-                }
-            for (long row = first; row < first + rows; row++)
-                for (long unit = 0; unit < count; unit++) {
-                    const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                    if (col + VL <= W) forward_0_at2(arg, m, row, col, VL, tile, at, part, keep);
-                    else forward_0_at2(arg, m, row, col, W % VL, tile, at, part, keep);
-                }
+                    arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
+            turn_to(&columns, tile, first, rows, start, count, in_thirds(&arg->c));
         }
     }
+    do_rest(&columns.beside);
 }
 
 V_FN void backward_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
@@ -204,10 +229,45 @@ V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, con
     v_store_n(m.dstate0_new + row * 5 + col, v45, lanes);
 }
 
+static void backward_1_columns(Beside *beside, long units) {
+    enum { W = 5 };
+    Columns *c = (Columns *)beside;
+    const Args *arg = c->arg;
+    const Memory m = *(const Memory *)c->memory;
+    const Memory before = *(const Memory *)c->before;
+    const Range part = c->range;
+    const long first = c->first, start = c->start, count = c->count, keep = c->keep;
+    vec *tile = c->tile;
+    while (units > 0) {
+        const long row = c->row, from = c->unit, to = min_of(from + units, count);
+        units -= to - from;
+        switch (c->part) {
+        case 0:
+            for (long unit = from; unit < to; unit++) {
+                const long col = (start + unit) * VL, at = (row - first) * count + unit;
+                if (col + VL <= W) backward_1_at(arg, m, row, col, VL, tile, at, part, (int)keep);
+                else backward_1_at(arg, m, row, col, W % VL, tile, at, part, (int)keep);
+            }
+            break;
+        case 1:
+            for (long unit = from; unit < to; unit++) {
+                const long col = (start + unit) * VL, at = (row - first) * count + unit;
+                if (col + VL <= W) backward_0_at(arg, before, row, col, VL, tile, at, part, (int)keep);
+                else backward_0_at(arg, before, row, col, W % VL, tile, at, part, (int)keep);
+            }
+            break;
+        }
+        c->unit = to < count ? to : 0, c->row += to == count;
+        if (c->row == first + c->rows) c->row = first, c->part++;
+    }
+}
+
 static void backward_1(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL, U = 4 };
-    vec tile[4 * GROUP_ROWS];
+    vec tiles[2][4 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
+    const int ahead = goes_ahead(&arg->c, step);
+    const Memory before = memory(arg, step - ahead, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}};
     const Inputs in0 = inputs(&arg->c, part, terms0, 3, 1, 0, 0, &parted);
@@ -215,6 +275,7 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
     const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
+    Columns columns = {{backward_1_columns}, arg, &m, &before, part, keep, 1 + ahead};
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -222,16 +283,14 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
+            vec *tile = tiles[columns.tile == tiles[0]];
+            columns.beside.points = points(&in0, rows, count);
             product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
-                    arg->c.far ? weights_from(&in0, next) : 0);
-            for (long row = first; row < first + rows; row++)
-                for (long unit = 0; unit < count; unit++) {
-                    const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                    if (col + VL <= W) backward_1_at(arg, m, row, col, VL, tile, at, part, keep);
-                    else backward_1_at(arg, m, row, col, W % VL, tile, at, part, keep);
-                }
+                    arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
+            turn_to(&columns, tile, first, rows, start, count, in_thirds(&arg->c));
         }
     }
+    do_rest(&columns.beside);
 }
 
 V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,
@@ -242,9 +301,34 @@ V_FN void after_0_at(const Args *arg, const Memory m, long row, long col, const 
     v_store_n(m.dx + row * 3 + col, v48, lanes);
 }
 
+static void after_0_columns(Beside *beside, long units) {
+    enum { W = 3 };
+    Columns *c = (Columns *)beside;
+    const Args *arg = c->arg;
+    const Memory m = *(const Memory *)c->memory;
+    const Range part = c->range;
+    const long first = c->first, start = c->start, count = c->count, keep = c->keep;
+    vec *tile = c->tile;
+    while (units > 0) {
+        const long row = c->row, from = c->unit, to = min_of(from + units, count);
+        units -= to - from;
+        switch (c->part) {
+        case 0:
+            for (long unit = from; unit < to; unit++) {
+                const long col = (start + unit) * VL, at = (row - first) * count + unit;
+                if (col + VL <= W) after_0_at(arg, m, row, col, VL, tile, at, part, (int)keep);
+                else after_0_at(arg, m, row, col, W % VL, tile, at, part, (int)keep);
+            }
+            break;
+        }
+        c->unit = to < count ? to : 0, c->row += to == count;
+        if (c->row == first + c->rows) c->row = first, c->part++;
+    }
+}
+
 static void after_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 3, VECTORS = (W + VL - 1) / VL, U = 4 };
-    vec tile[4 * GROUP_ROWS];
+    vec tiles[2][4 * GROUP_ROWS];
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20 + 15, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}};
@@ -253,6 +337,7 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
     const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
+    Columns columns = {{after_0_columns}, arg, &m, 0, part, keep, 1};
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -260,16 +345,14 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
+            vec *tile = tiles[columns.tile == tiles[0]];
+            columns.beside.points = points(&in0, rows, count);
             product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
-                    arg->c.far ? weights_from(&in0, next) : 0);
-            for (long row = first; row < first + rows; row++)
-                for (long unit = 0; unit < count; unit++) {
-                    const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                    if (col + VL <= W) after_0_at(arg, m, row, col, VL, tile, at, part, keep);
-                    else after_0_at(arg, m, row, col, W % VL, tile, at, part, keep);
-                }
+                    arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
+            turn_to(&columns, tile, first, rows, start, count, in_thirds(&arg->c));
         }
     }
+    do_rest(&columns.beside);
 }
 
 // After the time loop: all rows of the steps from t until `end`, a chunk at a time.
@@ -300,7 +383,7 @@ static void backward(const Args *a, long me, long team, const int keep) {
     for (long t = c->T - 1; t >= 0; t--) {
         const Range r = share(c, rows_at(c, t), me, team);
         enter_back(c, t, r, team);
-        backward_0(a, t, r, keep); if (c->columns) barrier(c->barrier, team); backward_1(a, t, r, keep); if (c->columns && !goes_on(c, t, team)) barrier(c->barrier, team);
+        if (t + 1 == c->T || !goes_ahead(c, t + 1)) backward_0(a, t, r, keep); if (c->columns) barrier(c->barrier, team); backward_1(a, t, r, keep); if (c->columns && !goes_on_with_columns(c, t, team)) barrier(c->barrier, team);
         if ((t & 31) == 0) flush(c, me);
         begin_back(c, t, r, team);
         settle(c, t, t - 1, team);

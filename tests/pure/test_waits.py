@@ -7,7 +7,7 @@ from cellwright.cells import LIBRARY, Cell
 from cellwright.kernels.c.address import Addresses
 from cellwright.kernels.c.columns import Columns
 from cellwright.kernels.c.render import render
-from cellwright.kernels.c.waits import waits
+from cellwright.kernels.c.waits import goes_ahead, waits
 from tests.pure.test_plan import planned
 
 
@@ -42,9 +42,9 @@ class Spread(Cell):
         return torch.tanh(x[:, :1] * h.flip(-1) + torch.softmax(h, -1) + self.b)
 
 
-def asked(cell: Cell) -> bool:
+def asked(cell: Cell, question=waits) -> bool:
     program = planned(cell, needs_x=False)
-    return waits(Columns(program, Addresses(program)))
+    return question(Columns(program, Addresses(program)))
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "gru-reset-before", "lstm-peephole", "lstm-layernorm", "scrn"])
@@ -65,5 +65,15 @@ def test_what_all_steps_keep_apart_may_be_read_meanwhile():
 @pytest.mark.parametrize(("trained", "ends"), [(True, 1), (False, 0)])
 def test_the_source_waits_then_only_where_rows_come_or_go(trained, ends):
     text = render(planned(Echo(3, 5, trained), needs_x=False), "echo").text
-    assert text.count("if (c->columns && !goes_on(c, t, team)) barrier(c->barrier, team);") == ends
+    assert text.count("if (c->columns && !goes_on_with_columns(c, t, team)) barrier(c->barrier, team);") == ends
     assert text.count("backward_1(a, t, r, keep); if (c->columns) barrier(c->barrier, team);") == 1 - ends
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "gru-reset-before", "lstm-peephole", "jordan"])
+def test_the_first_pass_of_a_step_back_may_be_done_by_the_one_after_it(name):
+    assert asked(LIBRARY[name](3, 5), goes_ahead)
+
+
+@pytest.mark.parametrize("cell", [LIBRARY["lstm-layernorm"](3, 5), Echo(3, 5, trained=False), LIBRARY["indrnn"](3, 5)])
+def test_not_where_it_sums_rows_or_must_wait_or_is_the_last_too(cell):
+    assert not asked(cell, goes_ahead)

@@ -106,7 +106,7 @@ static void contract_tiles(const contract_group *g, int first, long depth, long 
     const int whole = !job->exchanged && cols % VL == 0 && n % job->segment + cols <= job->segment;
     if (!whole && !first) contract_by_hand(g, n, cols, tile, 1);
     multiply_group(g->rows, contract_min(g->rows, VL), contract_up(cols, VL), a, d, contract_up(depth, BLOCK_DEPTH),
-                   whole ? contract_at(job, g->m, n) : tile, whole ? job->ldc : PANEL, first);
+                   whole ? contract_at(job, g->m, n) : tile, whole ? job->ldc : PANEL, first, 0);
     if (!whole) contract_by_hand(g, n, cols, tile, 0);
 }
 

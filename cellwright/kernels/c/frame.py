@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 
-def frame(counts: dict[str, int], sums: int, waits: bool) -> str:
+def frame(counts: dict[str, int], sums: int, waits: bool, ahead: bool) -> str:
     """The functions that run all stages.
 
     Args:
         counts: how many passes each has.
         sums: columns that are summed.
         waits: whether backward threads wait for each other between steps, where rows need not.
+        ahead: whether the last pass of a step back may do the first one of the step before.
     """
     parts = [_flat(stage, counts[stage], sums) for stage in ("before", "after") if counts[stage]]
-    parts += [_forward(counts), _backward(counts, sums, waits), _main(counts)]
+    parts += [_forward(counts), _backward(counts, sums, waits, ahead), _main(counts)]
     return "\n".join(parts)
 
 
@@ -40,7 +41,8 @@ HOISTED = """
             barrier(c->barrier, team);
         }}"""
 WAIT = "if (c->columns) barrier(c->barrier, team);"
-WAIT_FOR_ROWS = "if (c->columns && !goes_on(c, t, team)) barrier(c->barrier, team);"
+WAIT_FOR_ROWS = "if (c->columns && !goes_on_with_columns(c, t, team)) barrier(c->barrier, team);"
+NOT_AHEAD = "if (t + 1 == c->T || !goes_ahead(c, t + 1)) "
 
 
 def _forward(counts: dict[str, int]) -> str:
@@ -60,10 +62,12 @@ static void forward(const Args *a, long me, long team, const int keep) {{
 """
 
 
-def _backward(counts: dict[str, int], sums: int, waits: bool) -> str:
+def _backward(counts: dict[str, int], sums: int, waits: bool, ahead: bool) -> str:
     calls = _calls("backward", counts["backward"], WAIT)
     if not waits:
         calls = calls.removesuffix(WAIT) + WAIT_FOR_ROWS
+    if ahead:
+        calls = NOT_AHEAD + calls
     zero = "\n    memset(c->sum + 2 * me * c->sums, 0, 2 * c->sums * sizeof(real));" if sums else ""
     flushed = "\n        if ((t & 31) == 0) flush(c, me);" if sums else ""
     after = "\n    barrier(c->barrier, team);\n    after(a, 0, c->T, me, team, keep);" if counts["after"] else ""

@@ -1,7 +1,7 @@
 // What every generated source has in common: the table of the core, a barrier, ranges of rows and columns.
 //
-// A panel is at most `units` vectors of neighbouring columns; threads that share columns have as many each. For each of them a product has one vector per slot (gate), side
-// by side; the weights of a panel are packed in chunks of as many vectors as a tile has, each [term][k][vector][lane].
+// A panel is at most `units` vectors of neighbouring columns; threads that share columns have as many each. For each of
+// them a product has one vector per slot (gate), side by side; the weights of a panel are packed in chunks of as many vectors as a tile has, each [term][k][vector][lane].
 #ifndef CELLWRIGHT_LOOPS_H
 #define CELLWRIGHT_LOOPS_H
 
@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <stdint.h>
 
+#include "beside.h"
 #include "vector.h"
 
 #define TILE_ROWS 6
@@ -31,6 +32,11 @@ static inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
 static inline long min_of(long a, long b) { return a < b ? a : b; }
 // Rows of a group in its upper tile.
 static inline long high_rows(long rows) { return rows > THIRDS_ROWS / 2 ? ceil_div(rows, 2) : rows; }
+
+// At how many points the tiles of a product go on with what is beside it: with lower rows a vector takes twice as long.
+static inline long points_of(long rows, long vecs, long blocks) {
+    return (rows > high_rows(rows) ? 3 : 1) * vecs * blocks;
+}
 
 // Panels: panel p of so many has the vectors vectors * p / panels up to those of the next.
 static inline long panels_of(long vectors, long units, long team) {
@@ -100,7 +106,8 @@ typedef struct {
     long (*contract)(const Block *block, long count, long K, real *scratch, Barrier *barrier, int me, int team);
     // In thirds (thirds.h); null where there are none.
     int (*split_rows)(const Term *terms, long count, long first, long last, long blocks, real *to);
-    void (*multiply_thirds)(long rows, long vecs, const real *a, const real *w, long blocks, vec *s);
+    void (*multiply_thirds)(long rows, long vecs, const real *a, const real *w, long blocks, vec *s,
+                            Beside *beside);
     void (*multiply_odd)(const Term *terms, long count, long first, long rows, long vecs, const real *w, long blocks,
                          vec *s);
     int (*pack_thirds)(const Pack *job, real *packed, long part, long parts);
@@ -146,13 +153,17 @@ static inline const real *weights_from(const Inputs *in, long start) {
     return in->w + start * in->slots * (in->parted ? in->blocks * THIRDS : in->total * VL);
 }
 
+static inline long points(const Inputs *in, long rows, long count) {
+    return points_of(rows, count * in->slots, in->blocks);
+}
+
 static inline void product(const Inputs *in, long group, long row, long rows, long start, long count, long most, vec *s,
-                           const real *after) {
+                           const real *after, Beside *beside) {
     const long vecs = count * in->slots;
     const real *w = weights_from(in, start);
     if (!in->parted) multiply(row, rows, vecs, most, in->terms, in->count, w, in->total, s, after);
     else if (in->odd) core.multiply_odd(in->terms, in->count, row, rows, vecs, w, in->blocks, s);
-    else core.multiply_thirds(rows, vecs, in->parted + group * 2 * in->blocks * THIRDS, w, in->blocks, s);
+    else core.multiply_thirds(rows, vecs, in->parted + group * 2 * in->blocks * THIRDS, w, in->blocks, s, beside);
 }
 
 // What part of a pass a thread does: rows [b0, b1), and of the columns part `me` of `team`. Scratch rows are at

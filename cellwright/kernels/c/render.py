@@ -11,8 +11,8 @@ from cellwright.kernels.c.address import REDUCE, Addresses, vector
 from cellwright.kernels.c.columns import Columns
 from cellwright.kernels.c.frame import frame
 from cellwright.kernels.c.packing import Packing, packing
-from cellwright.kernels.c.templates import PART, PLAIN, SCAN, TILED
-from cellwright.kernels.c.waits import waits
+from cellwright.kernels.c.templates import AHEAD, EARLIER, PART, PLAIN, SCAN, TILED
+from cellwright.kernels.c.waits import goes_ahead, waits
 from cellwright.program.equations import read_label
 from cellwright.program.loops import Loop, Product
 from cellwright.program.program import Program
@@ -46,6 +46,7 @@ class _Renderer:
         self.columns = Columns(program, self.at)
         passes = [(stage, place, loop) for stage in STAGES for place, loop in enumerate(program.stages[stage])]
         self.passes = passes
+        self.ahead = goes_ahead(self.columns)
         self.weights = sorted({a.detail for a in self.graph.atoms if a.op == "weight"})
         self.packs = [(stage, place, which) for stage, place, loop in passes for which in range(len(loop.products))]
         self.packing, self.thirds = packing(program, self.packs), packing(program, self.packs, thirds=True)
@@ -55,7 +56,7 @@ class _Renderer:
         counts = {stage: len(self.program.stages[stage]) for stage in STAGES}
         parts = [self.head(), self.at.memory(self.weights)]
         parts += [self.scan(*one) if one[2].scan else self.loop(*one) for one in self.passes]
-        parts.append(frame(counts, self.program.buffers["sums"].width, waits(self.columns)))
+        parts.append(frame(counts, self.program.buffers["sums"].width, waits(self.columns), self.ahead))
         text = "\n".join(parts)
         reductions = tuple(self.at.reductions)
         return Source(text, tuple(self.packs), self.packing, self.thirds, tuple(self.weights), reductions, self.units)
@@ -73,6 +74,10 @@ class _Renderer:
     def loop(self, stage: str, place: int, loop: Loop) -> str:
         name, units = f"{stage}_{place}", self.units[stage, place]
         functions = self.columns.functions(stage, name, loop, units)
+        parts = [PART.format(number=number, name=one.name, memory="m") for number, one in enumerate(functions)]
+        ahead = self.ahead and (stage, loop) == ("backward", self.program.stages["backward"][-1])
+        if ahead:
+            parts.append(PART.format(number=len(functions), name="backward_0_at", memory="before"))
         fill = {
             "name": name,
             "width": loop.width,
@@ -83,7 +88,11 @@ class _Renderer:
             "start": "".join(self.initial_reductions(loop)),
             "inputs": "".join(self.inputs(stage, place, loop)),
             "products": "".join([*self.prefetches(stage, loop), *self.products(stage, place, loop)]),
-            "parts": "".join(PART.format(name=function.name) for function in functions),
+            "count": f"{len(functions)} + ahead" if ahead else len(functions),
+            "parts": "".join(parts),
+            "earlier": EARLIER if ahead else "",
+            "ahead": AHEAD if ahead else "",
+            "before": "&before" if ahead else "0",
         }
         template = TILED if loop.products else PLAIN
         return "\n".join(function.text for function in functions) + template.format(**fill)
@@ -106,11 +115,13 @@ class _Renderer:
 
     def products(self, stage: str, place: int, loop: Loop) -> Iterator[str]:
         first = 0
+        all_points = " + ".join(f"points(&in{number}, rows, count)" for number in range(len(loop.products)))
+        yield f"            columns.beside.points = {all_points};\n"
         for number, product in enumerate(loop.products):
             after = f"&in{number + 1}, start" if number + 1 < len(loop.products) else "&in0, next"
             tile = f"tile + {first * self.units[stage, place]} * GROUP_ROWS"
             yield f"            product(&in{number}, group, first, rows, start, count, most, {tile},\n"
-            yield f"                    arg->c.far ? weights_from({after}) : 0);\n"
+            yield f"                    arg->c.far ? weights_from({after}) : 0, &columns.beside);\n"
             first += len(product.slots)
 
     def prefetches(self, stage: str, loop: Loop) -> Iterator[str]:

@@ -121,11 +121,11 @@ static void begin(const Call *c, long t, Range r, int team) {
     if (c->columns) barrier(c->barrier, team);
 }
 
-// Backward, whether step t and the one before it have the same rows, and the same thread the same columns in both: no
-// rows come, go or begin anew, and all threads came that weights were packed for.
-static inline int goes_on(const Call *c, long t, long team) {
-    return t > 0 && rows_at(c, t) == rows_at(c, t - 1) && !c->resets && team == c->parts;
-}
+// Backward, whether step t and the one before it have the same rows: none come, go or begin anew.
+static inline int goes_on(const Call *c, long t) { return t > 0 && rows_at(c, t) == rows_at(c, t - 1) && !c->resets; }
+
+// The same, and every thread the same columns in both: all came that weights were packed for.
+static inline int goes_on_with_columns(const Call *c, long t, long team) { return goes_on(c, t) && team == c->parts; }
 
 // Backward, no gradient goes beyond the step with which a row began anew.
 static void begin_back(const Call *c, long t, Range r, int team) {
@@ -175,6 +175,33 @@ static inline Inputs inputs(const Call *c, Range part, const Term *terms, long c
     *parted += ceil_div(part.b1 - part.b0, THIRDS_ROWS) * 2 * in.blocks * THIRDS;
     return in;
 }
+
+// ---- columns --------------------------------------------------------------------------------------------------------
+
+// What a pass does with the columns of some rows in a panel, once their products are there. A unit is a vector of a row
+// in one part of it; the last part may be the first pass of the step before.
+typedef struct {
+    Beside beside;  // first: `more` is given that
+    const void *arg, *memory, *before;
+    Range range;
+    int keep;
+    long parts;
+    vec *tile;
+    long first, rows, start, count;  // rows, and vectors of columns
+    long part, row, unit;            // what comes next
+} Columns;
+
+// Their products are there: from now on they go beside the next products, or at once where tiles do not take those.
+static inline void turn_to(Columns *c, vec *tile, long first, long rows, long start, long count, int later) {
+    do_rest(&c->beside);
+    c->tile = tile, c->first = c->row = first, c->rows = rows, c->start = start, c->count = count;
+    c->part = c->unit = 0;
+    start_beside(&c->beside, rows * count * c->parts);
+    if (!later) do_rest(&c->beside);
+}
+
+// Backward, whether a step's last pass does the first one of the step before with the columns that it is at.
+static inline int goes_ahead(const Call *c, long t) { return in_thirds(c) && goes_on(c, t); }
 
 // Whether what is to be packed changed since it was: every thread sees the same.
 static int stale(const Call *c, long me, long team) {

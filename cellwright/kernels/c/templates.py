@@ -13,15 +13,34 @@ V_FN Memory memory(const Args *arg, long step, Range part) {{
 }}
 """
 TILED = """
+static void {name}_columns(Beside *beside, long units) {{
+    enum {{ W = {width} }};
+    Columns *c = (Columns *)beside;
+    const Args *arg = c->arg;
+    const Memory m = *(const Memory *)c->memory;{earlier}
+    const Range part = c->range;
+    const long first = c->first, start = c->start, count = c->count, keep = c->keep;
+    vec *tile = c->tile;
+    while (units > 0) {{
+        const long row = c->row, from = c->unit, to = min_of(from + units, count);
+        units -= to - from;
+        switch (c->part) {{
+{parts}        }}
+        c->unit = to < count ? to : 0, c->row += to == count;
+        if (c->row == first + c->rows) c->row = first, c->part++;
+    }}
+}}
+
 static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL, U = {units} }};
-    vec tile[{tile} * GROUP_ROWS];
-    const Memory m = memory(arg, step, part);
+    vec tiles[2][{tile} * GROUP_ROWS];
+    const Memory m = memory(arg, step, part);{ahead}
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
 {start}{inputs}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, {team});
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
     const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
+    Columns columns = {{{{{name}_columns}}, arg, &m, {before}, part, keep, {count}}};
     for (long place = from; place < to; place++) {{
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
         const long start = VECTORS * panel / panels, count = VECTORS * (panel + 1) / panels - start;
@@ -29,16 +48,25 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
-{products}{parts}        }}
+            vec *tile = tiles[columns.tile == tiles[0]];
+{products}            turn_to(&columns, tile, first, rows, start, count, in_thirds(&arg->c));
+        }}
     }}
+    do_rest(&columns.beside);
 }}
 """
-PART = """            for (long row = first; row < first + rows; row++)
-                for (long unit = 0; unit < count; unit++) {{
-                    const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                    if (col + VL <= W) {name}(arg, m, row, col, VL, tile, at, part, keep);
-                    else {name}(arg, m, row, col, W % VL, tile, at, part, keep);
-                }}
+EARLIER = """
+    const Memory before = *(const Memory *)c->before;"""
+AHEAD = """
+    const int ahead = goes_ahead(&arg->c, step);
+    const Memory before = memory(arg, step - ahead, part);"""
+PART = """        case {number}:
+            for (long unit = from; unit < to; unit++) {{
+                const long col = (start + unit) * VL, at = (row - first) * count + unit;
+                if (col + VL <= W) {name}(arg, {memory}, row, col, VL, tile, at, part, (int)keep);
+                else {name}(arg, {memory}, row, col, W % VL, tile, at, part, (int)keep);
+            }}
+            break;
 """
 PLAIN = """
 static void {name}(const Args *arg, long step, Range part, const int keep) {{

@@ -169,19 +169,20 @@ static int split_rows(const Term *terms, long count, long first, long last, long
 
 // Upper and lower rows by one or two vectors.
 static inline __attribute__((always_inline)) void two_by(const int vecs, const real *a, const real *w, long apart,
-                                                         real *s, long step, long down, int first) {
+                                                         real *s, long step, long down, int first,
+                                                         Beside *beside) {
     real awake[VL] __attribute__((aligned(VB)));
     T_START(0, s, step); T_START(1, s + down, step);
     if (vecs > 1) { T_START(2, s + VL, step); T_START(3, s + down + VL, step); }
     for (const real *end = a + apart; a < end; a += THIRDS, w += THIRDS) {
         STAY_AWAKE
         LOAD_B(ONE)
-        LOAD_A(THREE) ADD_ALL
-        LOAD_A(ONE) ADD_ALL
-        LOAD_A(TWO) ADD_ALL
-        LOAD_B(TWO) ADD_ALL
-        LOAD_A(ONE) ADD_ALL
-        LOAD_B(THREE) ADD_ALL
+        LOAD_A(THREE) ADD_ALL go_on(beside);
+        LOAD_A(ONE) ADD_ALL go_on(beside);
+        LOAD_A(TWO) ADD_ALL go_on(beside);
+        LOAD_B(TWO) ADD_ALL go_on(beside);
+        LOAD_A(ONE) ADD_ALL go_on(beside);
+        LOAD_B(THREE) ADD_ALL go_on(beside);
     }
     T_END(0, s, step); T_END(1, s + down, step);
     if (vecs > 1) { T_END(2, s + VL, step); T_END(3, s + down + VL, step); }
@@ -193,11 +194,12 @@ static inline __attribute__((always_inline)) void two_by(const int vecs, const r
         T_LOAD(7, ONE(b)); T_ADD(c, 6, 7); T_ADD(c, 4, 7); T_ADD(c, 5, 7);    \
         T_LOAD(7, TWO(b)); T_ADD(c, 5, 7); T_ADD(c, 4, 7);                    \
         T_LOAD(7, THREE(b)); T_ADD(c, 4, 7);                                  \
+        go_on(beside);                                                        \
     }
 
 // Upper rows alone by up to four vectors.
 static inline __attribute__((always_inline)) void one_by(const int vecs, const real *a, const real *w, long apart,
-                                                         real *s, long step, int first) {
+                                                         real *s, long step, int first, Beside *beside) {
     real awake[VL] __attribute__((aligned(VB)));
     T_START(0, s, step);
     if (vecs > 1) { T_START(1, s + VL, step); }
@@ -217,23 +219,23 @@ static inline __attribute__((always_inline)) void one_by(const int vecs, const r
 // A group of rows by vectors, whose tiles lie one after the other; s has `stride` numbers a row, and is written if
 // `first`, else added to.
 static void multiply_group(long rows, long high, long vecs, const real *a, const real *w, long blocks, real *s,
-                           long stride, int first) {
+                           long stride, int first, Beside *beside) {
     const long apart = blocks * THIRDS, step = stride * (long)sizeof(real);
     for (long v = 0; v < vecs; v += rows > high ? 2 : 4, s += (rows > high ? 2 : 4) * VL) {
         const real *b = w + v * apart;
         const long n = vecs - v;
-        if (rows > high && n > 1) two_by(2, a, b, apart, s, step, high * stride, first);
-        else if (rows > high) two_by(1, a, b, apart, s, step, high * stride, first);
-        else if (n > 3) one_by(4, a, b, apart, s, step, first);
-        else if (n > 2) one_by(3, a, b, apart, s, step, first);
-        else if (n > 1) one_by(2, a, b, apart, s, step, first);
-        else one_by(1, a, b, apart, s, step, first);
+        if (rows > high && n > 1) two_by(2, a, b, apart, s, step, high * stride, first, beside);
+        else if (rows > high) two_by(1, a, b, apart, s, step, high * stride, first, beside);
+        else if (n > 3) one_by(4, a, b, apart, s, step, first, beside);
+        else if (n > 2) one_by(3, a, b, apart, s, step, first, beside);
+        else if (n > 1) one_by(2, a, b, apart, s, step, first, beside);
+        else one_by(1, a, b, apart, s, step, first, beside);
     }
 }
 
-static void multiply_thirds(long rows, long vecs, const real *a, const real *w, long blocks, vec *s) {
+static void multiply_thirds(long rows, long vecs, const real *a, const real *w, long blocks, vec *s, Beside *beside) {
     shape_tiles(rows, high_rows(rows));
-    multiply_group(rows, high_rows(rows), vecs, a, w, blocks, (real *)s, vecs * VL, 1);
+    multiply_group(rows, high_rows(rows), vecs, a, w, blocks, (real *)s, vecs * VL, 1, beside);
 }
 
 // The same where the rows are not all finite: plain sums, of weights put together again.

@@ -37,6 +37,15 @@ def waits(columns: Columns) -> bool:
     return any(_clash(one, other) for one in ended for other in begun)
 
 
+def goes_ahead(columns: Columns) -> bool:
+    """Whether the last pass of a step back can do the first one of the step before, each column once it is there."""
+    if waits(columns):
+        return False
+    first, *_, last = columns.program.stages[STAGE]
+    plain = not (first.products or first.scan or first.reductions)
+    return plain and bool(last.products) and first.width == last.width
+
+
 def _clash(one: Access, other: Access) -> bool:
     if not (one.writes or other.writes) or not meet([one.span], [other.span]):
         return False
