@@ -14,10 +14,10 @@ from cellwright.program.program import Program
 from cellwright.step.atoms import Read
 
 HELD = ("d", "kept", "hoisted")  # rows of all steps, or of a window of steps where nothing is kept
-REDUCE = {  # over the lanes of a vector, of two numbers, of none
-    "sum": ("v_sum_n", "add_of", "0"),
-    "max": ("v_max_n", "max_of", "-INFINITY"),
-    "min": ("v_min_n", "least_of", "INFINITY"),
+REDUCE = {  # over the lanes of a vector, of two numbers, of none, of two vectors
+    "sum": ("v_sum_n", "add_of", "0", "({} + {})"),
+    "max": ("v_max_n", "max_of", "-INFINITY", "v_max({}, {})"),
+    "min": ("v_min_n", "least_of", "INFINITY", "v_min({}, {})"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import NamedTuple
 
 from cellwright.kernels.c.address import REDUCE, Addresses
@@ -155,11 +156,11 @@ class Columns:
         return found
 
     def _reduce(self, stage: str, atom: int, loop: Loop, known: set[int]) -> Iterator[str]:
-        over, both, _ = REDUCE[self.graph.atoms[atom].op]
+        """All values of a column first, then the lanes of their vector: that takes longest."""
+        over, both, _, join = REDUCE[self.graph.atoms[atom].op]
         where = self.at.partial(atom)
-        for arg in self.graph.atoms[atom].args:
-            value = self.at.operand(stage, arg, loop, known, False)
-            yield f"    {where} = {both}({where}, {over}({value}, lanes));"
+        values = [self.at.operand(stage, arg, loop, known, False) for arg in self.graph.atoms[atom].args]
+        yield f"    {where} = {both}({where}, {over}({reduce(join.format, values)}, lanes));"
 
     # Stores.
 
