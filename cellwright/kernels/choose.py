@@ -19,12 +19,12 @@ from cellwright.errors import BackendError
 from cellwright.kernels.c.compiler import find_compiler
 from cellwright.kernels.c.operator import leaves_of, name_of, run_operator
 from cellwright.kernels.c.run import Fused
-from cellwright.kernels.function import First, Unrolled, run_fused
+from cellwright.kernels.function import First, Unrolled, run_eager, run_fused
 from cellwright.kernels.fuse import Entry, Seen, Target, fuse, look
 from cellwright.kernels.readings import MOST, attributes
 from cellwright.kernels.torch_nn import run_torch, standard_form
 from cellwright.kernels.triton.target import TRITON, lacking
-from cellwright.step import Ragged, batch_size, unroll
+from cellwright.step import Ragged, batch_size
 
 Runner = Callable[[Cell, Tensor, Any, Ragged | None], tuple[Tensor, tuple[Tensor, ...]]]
 PLAIN = (int, float, str)
@@ -70,12 +70,12 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
     if backend not in BACKENDS:
         raise BackendError(f"a backend is one of {', '.join(BACKENDS)}", repr(backend), "write one of those names")
     if backend == "eager":
-        return Choice("eager", unroll, f"{ASKED}: the equations step by step in a Python loop")
+        return Choice("eager", run_eager, f"{ASKED}: the equations step by step in a Python loop")
     if backend == "torch":
         return _torch(cell, ASKED)
     like = x if x is not None else next(cell.parameters(), torch.empty(0)).detach()
     if transformed(like):
-        return Choice("eager", unroll, "under a transform of torch.func the equations run step by step")
+        return Choice("eager", run_eager, "under a transform of torch.func the equations run step by step")
     seen = look(cell)
     entry = _fused(cell, seen, like, backend)
     if entry.fused is not None:
@@ -90,7 +90,7 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
         _warn_once()
     if standard_form(cell) is not None:
         return _torch(cell, f"{entry.reason}; {cell.in_one_line()} is exactly a cell of torch.nn")
-    return Choice("eager", unroll, f"{entry.reason}: the equations run step by step")
+    return Choice("eager", run_eager, f"{entry.reason}: the equations run step by step")
 
 
 def run_cell(
@@ -106,7 +106,7 @@ def run_cell(
         ragged: which rows are which step's.
 
     Returns:
-        The outputs y, laid out as x, and the states after each sequence's last step, each (B, H).
+        The outputs y, laid out as x, and the states after each sequence's last step, each (1, B, H).
     """
     if torch.is_autocast_enabled("cpu") and x.is_cpu and backend != "eager":
         with torch.autocast("cpu", enabled=False):  # the loops run in the type of the weights, as x does
@@ -121,7 +121,7 @@ def run_cell(
     if found == "c":
         return run_operator(name, leaves_of(cell), x, state, ragged)
     plain = found == "torch" and (ragged is None or ragged.resets is None)
-    return (run_torch if plain else unroll)(cell, x, state, ragged)
+    return (run_torch if plain else run_eager)(cell, x, state, ragged)
 
 
 def run_weights(
@@ -172,7 +172,7 @@ def run_with(
     state = beginning(cell, x, ragged) if state is None else state
     given = {f"cell.{name}": weight for name, weight in weights.items()}
     y, *last = torch.func.functional_call(Unrolled(cell), given, (x, state, ragged))
-    return y, tuple(last)
+    return y, tuple(one.unsqueeze(0) for one in last)
 
 
 def beginning(cell: Cell, x: Tensor, ragged: Ragged | None) -> tuple[Tensor, ...]:
@@ -201,7 +201,7 @@ def _without_resets(choice: Choice, cell: Cell, ragged: Ragged | None) -> Choice
             f"resets for {cell.in_one_line()}",
             "write backend='auto', backend='c' or backend='eager'",
         )
-    return Choice("eager", unroll, "with resets the equations run step by step")
+    return Choice("eager", run_eager, "with resets the equations run step by step")
 
 
 def traced(x: Tensor) -> bool:

@@ -105,13 +105,21 @@ def run_fused(
     state: First,
     ragged: Ragged | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """y (T, B, O) and the final states of a cell with these weights, differentiable where anything asks for it."""
+    """y (T, B, O) and the final states, each (1, B, H), of a cell with these weights; differentiable where one asks."""
     names, weights = list(leaves), list(leaves.values())
     if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (x, *state, *weights)):
         y, *last = Run.apply(fused, cell, names, ragged, x, *state, *weights)  # type: ignore[no-untyped-call]
         return y, tuple(last)
     y, last, _ = fused.forward(x, state, Leaves(leaves), False, ragged)
     return y, last
+
+
+def run_eager(
+    cell: Cell, x: Tensor, state: tuple[Tensor, ...], ragged: Ragged | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The same by the cell's equations, step by step."""
+    y, last = unroll(cell, x, state, ragged)
+    return y, tuple(one.unsqueeze(0) for one in last)
 
 
 def filled(
@@ -144,7 +152,8 @@ def _differentiable(
     given = {f"cell.{name}": tensor for name, tensor in zip(ctx.names, tensors[count:], strict=True)}
     with torch.enable_grad():
         outputs = torch.func.functional_call(Unrolled(ctx.cell), given, (x, tuple(tensors[:count]), ctx.ragged))
-    pairs = [(o, g) for o, g in zip(outputs, (dy, *dlast), strict=True) if g is not None and o.requires_grad]
+    came = [g if g is None else g.reshape(o.shape) for o, g in zip(outputs, (dy, *dlast), strict=True)]
+    pairs = [(o, g) for o, g in zip(outputs, came, strict=True) if g is not None and o.requires_grad]
     needs = ctx.needs_input_grad[4:]
     inputs = [tensor for tensor, need in zip((x, *tensors), needs, strict=True) if need]
     weights = [g for _, g in pairs]

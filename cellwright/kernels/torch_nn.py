@@ -49,7 +49,7 @@ def stacked_weights(cell: Cell, form: TorchForm) -> list[Tensor]:
 def run_torch(
     cell: Cell, x: Tensor, state: tuple[Tensor, ...], ragged: Ragged | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Outputs y, laid out as x, and final states, each (B, H), of a standard cell over x (T, B, I) or ragged (N, I)."""
+    """y, laid out as x, and the final states, each (1, B, H), of a standard cell over x (T, B, I) or ragged (N, I)."""
     form = standard_form(cell)
     assert form is not None
     first = [s.unsqueeze(0) for s in state]  # (1, B, H), as these kernels want them
@@ -58,4 +58,4 @@ def run_torch(
     flags = flags if ragged is None else flags[:-1]
     inputs = (x,) if ragged is None else (x, ragged.starts.diff())
     y, *last = KERNELS[form.kernel](*inputs, first if len(first) > 1 else first[0], stacked_weights(cell, form), *flags)
-    return y, tuple(s.squeeze(0) for s in last)
+    return y, tuple(last)

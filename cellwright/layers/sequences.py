@@ -113,7 +113,7 @@ def stack(
         between: what happens to the output of every layer but the last.
 
     Returns:
-        y, laid out like x, and the final states of every layer and direction.
+        y, laid out like x, and the final states of every layer and direction, each (1, B, H).
     """
     x = batch.x
     last: list[State] = []

@@ -28,14 +28,14 @@ class States(NamedTuple):
         return [slice(start, start + size) for start in range(0, count, size)]
 
     def pack(self, last: list[State], batch: Batch, batched: bool) -> Any:
-        """The states of every cell as people get them."""
+        """The states of every cell, each (1, B, H), as people get them."""
         packed = [self._joined([cell[place] for cell in last], batch, batched) for place in range(len(self.names))]
         return packed[0] if len(packed) == 1 else tuple(packed)
 
     def _joined(self, cells: list[Tensor], batch: Batch, batched: bool) -> Any:
         found = []
         for part in [slice(None)] if len(cells) == 1 else self.parts():
-            tall = torch.stack(cells[part]) if len(cells[part]) > 1 else cells[part][0].unsqueeze(0)  # (L*D, B, H)
+            tall = torch.cat(cells[part]) if len(cells[part]) > 1 else cells[part][0]  # (L*D, B, H)
             tall = tall if batch.back is None else tall.index_select(1, batch.back)
             found.append(tall if batched else tall.squeeze(1))
         return found[0] if len(found) == 1 else tuple(found)

@@ -143,14 +143,14 @@ def _plain(title: str) -> str:
 def run_operator(
     name: str, leaves: dict[str, Tensor], x: Tensor, state: tuple[Tensor, ...], ragged: Ragged | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """y (T, B, O) and the final states, as one operator in the graph that is being traced."""
+    """y (T, B, O) and the final states, each (1, B, H), as one operator in the graph that is being traced."""
     weights = list(leaves.values())
     rows = [] if ragged is None else [one for one in ragged if one is not None]
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, *weights))
     # An exported program runs forward mostly: its backward makes again what it needs.
     keep = keep and not torch.compiler.is_exporting()
     y, last, _ = torch.ops.cellwright.forward.default(name, x.contiguous(), list(state), weights, rows, keep)
-    return y, tuple(last)
+    return y, tuple(one.unsqueeze(0) for one in last)
 
 
 def _forward(
@@ -159,7 +159,7 @@ def _forward(
     named = _find(name)
     y, last, saved = named.forward(x, states, weights, ragged, keep)
     y = y if y.data_ptr() % ALIGNED == 0 else y.clone()
-    return y, list(last), _issue(named, saved if keep else None)
+    return y, [one.squeeze(0) for one in last], _issue(named, saved if keep else None)
 
 
 def _issue(named: Named, saved: Saved | None) -> Tensor:

@@ -78,7 +78,7 @@ class Fused:
     def forward(
         self, x: Tensor, states: First, leaves: Leaves, keep: bool, ragged: Ragged | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
-        """y, laid out like x, the final states, each (B, H), and what backward needs.
+        """y, laid out like x, the final states, each (1, B, H), and what backward needs.
 
         Args:
             x: inputs (T, B, I); where ragged is given, (N, I).
@@ -92,7 +92,7 @@ class Fused:
         size = (x.shape[0], B, torch.get_num_threads(), keep)
         layout, steps = self.even(*size) if ragged is None else self._uneven(*size, ragged)
         saved = self.saved(layout, leaves, steps)
-        outputs = [x.new_empty(B, width) for width in program.widths]
+        outputs = [x.new_empty(1, B, width) for width in program.widths]
         y, ahead = self._empty_y(x, B), 0 if program.has_y else B * program.output_size * x.itemsize
         argument, at = saved.argument, self._at
         argument[JOB], argument[at["x"]] = TRAIN if keep else INFER, x.data_ptr()

@@ -56,7 +56,7 @@ class Launched:
     def forward(
         self, x: Tensor, states: First, leaves: Leaves, keep: bool, ragged: Ragged | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
-        """y, laid out like x, the final states, each (B, H), and what backward needs.
+        """y, laid out like x, the final states, each (1, B, H), and what backward needs.
 
         Args:
             x: inputs (T, B, I); where ragged is given, (N, I).
@@ -86,8 +86,12 @@ class Launched:
             self._stage(stage, saved, layout)
         y = saved.memory["at_y" if self.program.has_y else "at_state0_new"]
         ends = _ends(ragged, B).to(x.device) if ragged is not None else slice(rows - B, rows)
-        last = tuple(saved.memory[f"at_state{k}_new"][ends].to(x.dtype, copy=True) for k in range(len(states)))
-        return _own(y.to(x.dtype), (*x.shape[:-1], self.program.output_size)), last, saved
+        last = [saved.memory[f"at_state{k}_new"][ends].to(x.dtype, copy=True) for k in range(len(states))]
+        return (
+            _own(y.to(x.dtype), (*x.shape[:-1], self.program.output_size)),
+            tuple(one.unsqueeze(0) for one in last),
+            saved,
+        )
 
     def _allocate(self, saved: Saved, states: tuple[Tensor, ...], ragged: Ragged | None) -> None:
         """The memory of a run. Before a state's rows are those of its beginning; where rows end or begin anew, what
@@ -213,7 +217,7 @@ class Launched:
         shape = (rows, program.output_size)
         memory["at_dy"] = x.new_zeros(shape) if dy is None else dy.contiguous().view(shape)
         for k, (width, came) in enumerate(zip(program.widths, dlast, strict=True)):
-            memory[f"at_dlast{k}"] = x.new_zeros(B, width) if came is None else came.contiguous()
+            memory[f"at_dlast{k}"] = x.new_zeros(B, width) if came is None else came.contiguous().view(B, width)
             memory[f"at_dstate{k}"] = x.new_zeros(2, B, width, dtype=real)
         memory["at_dx"] = torch.zeros_like(x)
         memory[f"at_{SUMMED}"] = x.new_empty(rows, self.values.widths[SUMMED], dtype=real)
