@@ -17,10 +17,10 @@ from cellwright.cells import Cell
 from cellwright.cells.stacked import Template, template
 from cellwright.errors import BackendError
 from cellwright.kernels.c.compiler import find_compiler
-from cellwright.kernels.c.operator import leaves_of, name_of, run_operator
 from cellwright.kernels.c.run import Fused
 from cellwright.kernels.function import First, Unrolled, run_eager, run_fused
 from cellwright.kernels.fuse import Entry, Seen, Target, fuse, look
+from cellwright.kernels.operator import leaves_of, name_of, run_operator
 from cellwright.kernels.readings import MOST, attributes
 from cellwright.kernels.torch_nn import run_torch, standard_form
 from cellwright.kernels.triton.target import TRITON, lacking
@@ -118,7 +118,7 @@ def run_cell(
     state = beginning(cell, x, ragged) if state is None else state
     needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
     found, name = _choose_traced(cell, backend, x.dtype, x.device.type, needs_x)
-    if found == "c":
+    if name:
         return run_operator(name, leaves_of(cell), x, state, ragged)
     plain = found == "torch" and (ragged is None or ragged.resets is None)
     return (run_torch if plain else run_eager)(cell, x, state, ragged)
@@ -145,12 +145,12 @@ def run_weights(
     if traced(x):
         needs_x = torch.compiler.is_exporting() or (x.requires_grad and torch.is_grad_enabled())
         found, name = _choose_template(kind, backend, x.dtype, x.device.type, needs_x)
-        if found == "c":
+        if name:
             state = beginning(_template(kind), x, ragged) if state is None else state
             return run_operator(name, weights, x, state, ragged)
         if torch.compiler.is_compiling():
             raise BackendError(
-                "torch.compile takes layers that backend 'c' runs, as one operator",
+                "torch.compile takes layers that backend 'c' or 'triton' runs, as one operator",
                 f"backend {found!r}",
                 "compile less",
             )
@@ -242,7 +242,7 @@ def _attributes(
 
 
 def _choose_traced(cell: Cell, backend: str, dtype: torch.dtype, device: str, needs_x: bool) -> tuple[str, str]:
-    """The backend for a cell that is being traced, and the name that operators know it by."""
+    """The backend for a cell that is being traced, and the name that operators know it by; "" where none runs it."""
     with _disable_current_modes():
         like = torch.empty(0, dtype=dtype, device=device, requires_grad=needs_x)
         choice = choose(cell, backend, like)
@@ -251,6 +251,8 @@ def _choose_traced(cell: Cell, backend: str, dtype: torch.dtype, device: str, ne
             return "eager", ""  # torch 2.13 fails to compile the gradients of its own kernel for it
         if choice.entry is None:
             return choice.backend, ""
+        if choice.backend == "triton" and torch.compiler.is_exporting():
+            return "eager", ""  # an exported program is read by machines of all kinds
         return choice.backend, name_of(choice.entry, cell, whole=torch.compiler.is_exporting())
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import cellwright as cw
 from cellwright.errors import BackendError
-from cellwright.kernels.c import operator
+from cellwright.kernels import operator
 from cellwright.program import plan
 from cellwright.step import capture, written
 from tests.cpu.strangers import STRANGERS, output_width, widths

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch._dynamo.testing
 
 import cellwright as cw
 from cellwright.cells import LIBRARY, LSTM, Cell
@@ -249,3 +250,30 @@ def test_how_much_a_program_keeps_follows_from_the_chip():
     program = planned("lstm")
     roomy, tight = (tiles(program, "forward", 16, 4, Machine(64, True, chip)).held for chip in (227 * 1024, 48 * 1024))
     assert (roomy, tight) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("lstm", {"bidirectional": True}), ("gru-reset-before", {}), ("lstmp", {})]
+)
+def test_under_torch_compile_they_are_operators_too(name, options):
+    torch._dynamo.reset()
+    graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    layer = cw.Recurrent(drawn(name), backend="triton", **options)
+    x, *_ = inputs = [one.requires_grad_() for one in (given(layer)[0], *layer.parameters())]
+
+    def results(run):
+        y, last = run(x)
+        outputs = [y, *(last if isinstance(last, tuple) else (last,))]
+        return [*outputs, *torch.autograd.grad([one.sin().sum() for one in outputs], inputs)]
+
+    for one, other in zip(results(torch.compile(layer, fullgraph=True, backend=graphs)), results(layer), strict=True):
+        torch.testing.assert_close(one, other, atol=SHARE, rtol=0)
+    assert "cellwright.forward" in graphs.graphs[0].code
+
+
+def test_what_is_exported_holds_the_equations_which_any_machine_runs():
+    layer = cw.Recurrent(drawn("gru"), backend="triton")
+    x = given(layer)[0]
+    program = torch.export.export(layer, (x,))
+    assert "cellwright" not in program.graph_module.code
+    torch.testing.assert_close(program.module()(x)[0], layer(x)[0], atol=SHARE, rtol=0)

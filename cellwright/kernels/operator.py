@@ -21,7 +21,6 @@ from torch import Tensor
 
 from cellwright.cells import Cell
 from cellwright.errors import BackendError
-from cellwright.kernels.c.buffers import Saved
 from cellwright.kernels.c.run import Fused as Compiled
 from cellwright.kernels.function import Fused
 from cellwright.kernels.fuse import Entry
@@ -49,7 +48,7 @@ class Named:
 
     def forward(
         self, x: Tensor, states: list[Tensor], weights: list[Tensor], ragged: list[Tensor], keep: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+    ) -> tuple[Tensor, tuple[Tensor, ...], Any]:
         """As that of `fused`."""
         rows = Ragged(*ragged) if ragged else None
         return self.fused.forward(x, tuple(states), Leaves(zip(self.names, weights, strict=True)), keep, rows)
@@ -59,7 +58,7 @@ class Ticket(np.ndarray[Any, np.dtype[np.int64]]):
     """The memory of a tensor that stands for what a forward run kept; both end together."""
 
     named: Named  # which backward needs too, even if its layer is gone by then
-    saved: Saved | None = None
+    saved: Any = None
 
 
 _numbers = itertools.count(1)
@@ -94,7 +93,7 @@ def leaves_of(cell: Cell) -> dict[str, Tensor]:
 def _short_name(fused: Fused) -> str:
     """Another for another program, as graphs are kept on disk, and for another cell, as each has its own weights."""
     digest = hashlib.sha256(fused.code.text.encode()).hexdigest()[:16]
-    return f"{fused.code.text.splitlines()[0].removeprefix('// ')} {digest} {next(_numbers)}"
+    return f"{fused.code.text.splitlines()[0].lstrip('/# ')} {digest} {next(_numbers)}"
 
 
 def _written_name(entry: Entry, cell: Cell, named: Named) -> str:
@@ -162,7 +161,7 @@ def _forward(
     return y, [one.squeeze(0) for one in last], _issue(named, saved if keep else None)
 
 
-def _issue(named: Named, saved: Saved | None) -> Tensor:
+def _issue(named: Named, saved: Any) -> Tensor:
     ticket = np.zeros(1, np.int64).view(Ticket)
     ticket.named = named
     if saved is not None:
@@ -271,8 +270,9 @@ def _register() -> Any:
     library: Any = torch.library.Library("cellwright", "DEF")  # type: ignore[no-untyped-call]
     library.define(FORWARD)  # torch.library.custom_op does the same in ten times the time
     library.define(BACKWARD)
-    library.impl("forward", _forward, "CPU")
-    library.impl("backward", _backward, "CPU")
+    for device in ("CPU", "CUDA"):
+        library.impl("forward", _forward, device)
+        library.impl("backward", _backward, device)
     torch.library.register_fake("cellwright::forward", _forward_fake, lib=library)
     torch.library.register_fake("cellwright::backward", _backward_fake, lib=library)
     torch.library.register_autograd("cellwright::forward", _differentiate, setup_context=_setup, lib=library)
