@@ -1,4 +1,4 @@
-"""Cells on a GPU: kernels of backend "triton" against cuDNN, the eager loop and torch.compile; and barriers.
+"""Cells on a GPU: kernels of backend "triton" against cuDNN, FlashRNN, the eager loop and torch.compile; and barriers.
 
     python benchmarks/gpu.py                     # checks, then times all shapes; a table with device and versions
     python benchmarks/gpu.py --barriers          # what a wait of 128 programs for each other takes
@@ -17,11 +17,12 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from flash import flash_lstm
 from rich.console import Console
 from rich.table import Table
 
 import cellwright as cw
-from cellwright.cells import LIBRARY
+from cellwright.cells import LIBRARY, Cell
 from cellwright.kernels.triton.functions import meet
 
 
@@ -38,7 +39,7 @@ SEED, LARGE, FLASH, MIDDLE = (35, 32, 28, 256), (1024, 64, 1024, 1024), (1024, 1
 CASES = (
     *(Case(cell, torch.float32, SEED, ("cudnn", "cudnn-tf32")) for cell in ("lstm", "gru")),
     *(Case(cell, torch.bfloat16, LARGE, ("cudnn",)) for cell in ("lstm", "gru")),
-    *(Case("lstm", dtype, FLASH, ("cudnn",)) for dtype in (torch.float16, torch.bfloat16)),
+    *(Case("lstm", dtype, FLASH, ("cudnn", "flashrnn")) for dtype in (torch.float16, torch.bfloat16)),
     *(
         Case(cell, torch.bfloat16, MIDDLE, ("eager", "compile"))
         for cell in ("lstm-layernorm", "lstm-peephole", "gru-reset-before")
@@ -73,25 +74,33 @@ def row(case: Case, rival: str, rounds: int) -> tuple[str, ...]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = rival.endswith("tf32")
     torch.manual_seed(0)
     cell = LIBRARY[case.cell](I, H).to("cuda", case.dtype)
-    ours = cw.Recurrent(cell, backend="triton")
-    theirs = cw.Recurrent(cell, backend="torch" if rival.startswith("cudnn") else "eager")
+    ours, theirs = cw.Recurrent(cell, backend="triton"), rival_of(cell, rival)
+    sizes = ",".join(map(str, case.shape))
+    names = (case.cell, str(case.dtype).removeprefix("torch."), sizes, rival)
+    if theirs is None:
+        return (*names, "not installed")
     x = torch.randn(T, B, I, device="cuda", dtype=case.dtype)
     dy = torch.randn(T, B, cell.output_size, device="cuda", dtype=case.dtype)
     weights = list(cell.parameters())
-    run = torch.compile(theirs) if rival == "compile" else theirs
-    steps = [training(layer, x, dy, weights) for layer in (run, ours)]
+    steps = [training(layer, x, dy, weights) for layer in (theirs, ours)]
     difference = max(map(apart, *(step() for step in steps)))
     if difference > AGREE[case.dtype]:
         raise SystemExit(f"{case.cell} and {rival} differ by {difference:.1e}: nothing was timed")
     pairs = [(milliseconds(steps[0]), milliseconds(steps[1])) for _ in range(rounds)]
     slow, fast = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(one / other for one, other in pairs)
-    sizes = ",".join(map(str, case.shape))
-    names = (case.cell, str(case.dtype).removeprefix("torch."), sizes, rival)
     return (*names, f"{slow:.2f}", f"{fast:.2f}", f"{ratio:.2f}", f"{difference:.0e}")
 
 
-def training(layer: torch.nn.Module, x: torch.Tensor, dy: torch.Tensor, weights: list[torch.Tensor]) -> Callable:
+def rival_of(cell: Cell, rival: str) -> Callable | None:
+    """The rival's layer on the same weights; None where it is not installed."""
+    if rival == "flashrnn":
+        return flash_lstm(cell)
+    layer = cw.Recurrent(cell, backend="torch" if rival.startswith("cudnn") else "eager")
+    return torch.compile(layer) if rival == "compile" else layer
+
+
+def training(layer: Callable, x: torch.Tensor, dy: torch.Tensor, weights: list[torch.Tensor]) -> Callable:
     """Forward, and backward to the gradients of all weights, which change in place in between."""
 
     def step() -> list[torch.Tensor]:
