@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +17,7 @@ from cellwright.kernels.function import First, filled
 from cellwright.kernels.gradients import Gradients, Leaves
 from cellwright.kernels.triton.around import Around, Saved
 from cellwright.kernels.triton.build import module
+from cellwright.kernels.triton.graphs import Graphs, can_capture
 from cellwright.kernels.triton.render import render
 from cellwright.kernels.triton.target import interpreted
 from cellwright.kernels.triton.tiles import Tiles, machine, tiles
@@ -39,6 +40,7 @@ class Launched:
         self.weights = Weights(program, self.code)
         self.gradients = Gradients(program)
         self.around = Around(self.values, self.gradients)
+        self._graphs = Graphs()
         self._crowded: set[tuple[str, Tiles]] = set()  # what does not fit on the chip with its weights
         multiplied = {
             arg.atom for stage in TIMED for loop in program.stages[stage] for p in loop.products for arg in p.inputs
@@ -143,15 +145,29 @@ class Launched:
             memory["at_starts"] = memory["at_all"]
         seats = tile.groups * tile.rows
         memory["at_parts"] = saved.x.new_empty(len(self.values.folds) * tile.parts * seats, dtype=saved.real)
-        memory["at_counter"] = saved.x.new_zeros(tile.groups, dtype=torch.int32)
+        counter = saved.x.new_zeros(tile.groups, dtype=torch.int32) if tile.persistent else None
+        memory["at_counter"] = memory["at_starts"] if counter is None else counter  # where nobody waits, any memory
         if tile.persistent:
             self._launch(stage, saved, tile, memory, (0, T), -1)
-            return
+        elif timed and T > 1 and can_capture(saved.x.device):
+            key = self._key(stage, saved, tile, memory)
+            self._graphs.run(key, partial(self._passes, stage, saved, tile, memory, T))
+        else:
+            self._passes(stage, saved, tile, memory, T)
+
+    def _passes(self, stage: str, saved: Saved, tile: Tiles, memory: dict[str, Tensor], T: int) -> None:
+        """A launch for every pass of every step."""
         for step in range(T):
             for number, loop in enumerate(self.program.stages[stage]):
-                if not timed and loop.products:
+                if stage not in TIMED and loop.products:
                     memory["at_products"] = self.around.products(stage, number, saved)
                 self._launch(stage, saved, tile, memory, (step, step + 1), number)
+
+    def _key(self, stage: str, saved: Saved, tile: Tiles, memory: dict[str, Tensor]) -> Hashable:
+        """All that the launches of a loop over time follow from."""
+        addresses = tuple(memory[name].data_ptr() for name in self.code.pointers[stage])
+        kind = (saved.x.device, saved.x.dtype, torch.backends.cuda.matmul.allow_tf32)
+        return stage, tile, saved.T, saved.B, saved.keep, saved.apart, *kind, addresses
 
     def _launch(
         self, stage: str, saved: Saved, tile: Tiles, memory: dict[str, Tensor], steps: tuple[int, int], number: int
