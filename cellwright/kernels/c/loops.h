@@ -1,7 +1,8 @@
 // What every generated source has in common: the table of the core, a barrier, ranges of rows and columns.
 //
 // A panel is at most `units` vectors of neighbouring columns; threads that share columns have as many each. For each of
-// them a product has one vector per slot (gate), side by side; the weights of a panel are packed in chunks of as many vectors as a tile has, each [term][k][vector][lane].
+// them a product has one vector per slot (gate), side by side; the weights of a panel are packed in chunks of as many
+// vectors as a tile has, each [term][k][vector][lane].
 #ifndef CELLWRIGHT_LOOPS_H
 #define CELLWRIGHT_LOOPS_H
 

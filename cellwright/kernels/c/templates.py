@@ -38,8 +38,9 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
 {start}{inputs}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, {team});
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
-    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
+    const int later = in_thirds(&arg->c);
+    const long groups = ceil_div(part.b1 - part.b0, later ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || later) && (step + arg->c.turn) & 1;
     Columns columns = {{{{{name}_columns}}, arg, &m, {before}, part, keep, {count}}};
     for (long place = from; place < to; place++) {{
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
@@ -48,8 +49,8 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
-            vec *tile = tiles[columns.tile == tiles[0]];
-{products}            turn_to(&columns, tile, first, rows, start, count, in_thirds(&arg->c));
+            vec *tile = tiles[later && columns.tile == tiles[0]];
+{products}            turn_to(&columns, tile, first, rows, start, count, later);
         }}
     }}
     do_rest(&columns.beside);
