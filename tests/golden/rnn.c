@@ -97,8 +97,9 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     const Inputs in0 = inputs(&arg->c, part, terms0, 2, 1, 0, 0, &parted);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
-    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
+    const int later = in_thirds(&arg->c);
+    const long groups = ceil_div(part.b1 - part.b0, later ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || later) && (step + arg->c.turn) & 1;
     Columns columns = {{forward_0_columns}, arg, &m, 0, part, keep, 1};
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
@@ -107,11 +108,11 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
-            vec *tile = tiles[columns.tile == tiles[0]];
+            vec *tile = tiles[later && columns.tile == tiles[0]];
             columns.beside.points = points(&in0, rows, count);
             product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
-            turn_to(&columns, tile, first, rows, start, count, in_thirds(&arg->c));
+            turn_to(&columns, tile, first, rows, start, count, later);
         }
     }
     do_rest(&columns.beside);
@@ -192,8 +193,9 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     const Inputs in0 = inputs(&arg->c, part, terms0, 1, 1, 0, 0, &parted);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
-    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
+    const int later = in_thirds(&arg->c);
+    const long groups = ceil_div(part.b1 - part.b0, later ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || later) && (step + arg->c.turn) & 1;
     Columns columns = {{backward_1_columns}, arg, &m, &before, part, keep, 1 + ahead};
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
@@ -202,11 +204,11 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
-            vec *tile = tiles[columns.tile == tiles[0]];
+            vec *tile = tiles[later && columns.tile == tiles[0]];
             columns.beside.points = points(&in0, rows, count);
             product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
-            turn_to(&columns, tile, first, rows, start, count, in_thirds(&arg->c));
+            turn_to(&columns, tile, first, rows, start, count, later);
         }
     }
     do_rest(&columns.beside);
@@ -254,8 +256,9 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     const Inputs in0 = inputs(&arg->c, part, terms0, 1, 1, 80, 768, &parted);
     const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, 1);
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
-    const long groups = ceil_div(part.b1 - part.b0, in_thirds(&arg->c) ? THIRDS_ROWS : GROUP_ROWS);
-    const long back = (arg->c.far || in_thirds(&arg->c)) && (step + arg->c.turn) & 1;
+    const int later = in_thirds(&arg->c);
+    const long groups = ceil_div(part.b1 - part.b0, later ? THIRDS_ROWS : GROUP_ROWS);
+    const long back = (arg->c.far || later) && (step + arg->c.turn) & 1;
     Columns columns = {{after_0_columns}, arg, &m, 0, part, keep, 1};
     for (long place = from; place < to; place++) {
         const long panel = panel_at(place, from, to, back), soon = panel_at(min_of(place + 1, to - 1), from, to, back);
@@ -264,11 +267,11 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
             const long first = part.b0 + (part.b1 - part.b0) * group / groups;
             const long rows = part.b0 + (part.b1 - part.b0) * (group + 1) / groups - first;
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
-            vec *tile = tiles[columns.tile == tiles[0]];
+            vec *tile = tiles[later && columns.tile == tiles[0]];
             columns.beside.points = points(&in0, rows, count);
             product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
-            turn_to(&columns, tile, first, rows, start, count, in_thirds(&arg->c));
+            turn_to(&columns, tile, first, rows, start, count, later);
         }
     }
     do_rest(&columns.beside);
