@@ -101,6 +101,18 @@ def test_a_loop_is_launched_then_captured_then_only_started(captured):
     assert [one.replays for one in captured] == [3]
 
 
+def test_what_cannot_be_captured_is_launched(monkeypatch):
+    known, events = graphs.Graphs(), []
+
+    def refused(launch):
+        raise RuntimeError("another thread captures")
+
+    monkeypatch.setattr(graphs, "captured", refused)
+    for _ in range(3):
+        known.run("a", lambda: events.append("launched"))
+    assert events == ["launched"] * 3
+
+
 def test_only_so_many_graphs_are_kept():
     known = graphs.Graphs()
     for key in range(2 * graphs.MOST):

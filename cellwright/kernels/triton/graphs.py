@@ -32,7 +32,12 @@ class Graphs:
             self._known[key] = None
             launch()
             return
-        graph = self._known.pop(key) or captured(launch)
+        graph = self._known.pop(key)
+        try:
+            graph = graph or captured(launch)
+        except RuntimeError:  # as when another thread captures, or synchronises, meanwhile: what is wrong shows again
+            launch()
+            return
         self._known[key] = graph  # the last to go
         graph.replay()
 
