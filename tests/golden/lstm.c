@@ -121,7 +121,8 @@ static void forward_0_columns(Beside *beside, long units) {
     const Args *arg = c->arg;
     const Memory m = *(const Memory *)c->memory;
     const Range part = c->range;
-    const long first = c->first, start = c->start, count = c->count, keep = c->keep;
+    const long first = c->first, start = c->start, count = c->count;
+    const int keep = c->keep;
     vec *tile = c->tile;
     while (units > 0) {
         const long row = c->row, from = c->unit, to = min_of(from + units, count);
@@ -130,15 +131,15 @@ static void forward_0_columns(Beside *beside, long units) {
         case 0:
             for (long unit = from; unit < to; unit++) {
                 const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                if (col + VL <= W) forward_0_at1(arg, m, row, col, VL, tile, at, part, (int)keep);
-                else forward_0_at1(arg, m, row, col, W % VL, tile, at, part, (int)keep);
+                if (col + VL <= W) forward_0_at1(arg, m, row, col, VL, tile, at, part, keep);
+                else forward_0_at1(arg, m, row, col, W % VL, tile, at, part, keep);
             }
             break;
         case 1:
             for (long unit = from; unit < to; unit++) {
                 const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                if (col + VL <= W) forward_0_at2(arg, m, row, col, VL, tile, at, part, (int)keep);
-                else forward_0_at2(arg, m, row, col, W % VL, tile, at, part, (int)keep);
+                if (col + VL <= W) forward_0_at2(arg, m, row, col, VL, tile, at, part, keep);
+                else forward_0_at2(arg, m, row, col, W % VL, tile, at, part, keep);
             }
             break;
         }
@@ -247,7 +248,8 @@ static void backward_1_columns(Beside *beside, long units) {
     const Memory m = *(const Memory *)c->memory;
     const Memory before = *(const Memory *)c->before;
     const Range part = c->range;
-    const long first = c->first, start = c->start, count = c->count, keep = c->keep;
+    const long first = c->first, start = c->start, count = c->count;
+    const int keep = c->keep;
     vec *tile = c->tile;
     while (units > 0) {
         const long row = c->row, from = c->unit, to = min_of(from + units, count);
@@ -256,15 +258,15 @@ static void backward_1_columns(Beside *beside, long units) {
         case 0:
             for (long unit = from; unit < to; unit++) {
                 const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                if (col + VL <= W) backward_1_at(arg, m, row, col, VL, tile, at, part, (int)keep);
-                else backward_1_at(arg, m, row, col, W % VL, tile, at, part, (int)keep);
+                if (col + VL <= W) backward_1_at(arg, m, row, col, VL, tile, at, part, keep);
+                else backward_1_at(arg, m, row, col, W % VL, tile, at, part, keep);
             }
             break;
         case 1:
             for (long unit = from; unit < to; unit++) {
                 const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                if (col + VL <= W) backward_0_at(arg, before, row, col, VL, tile, at, part, (int)keep);
-                else backward_0_at(arg, before, row, col, W % VL, tile, at, part, (int)keep);
+                if (col + VL <= W) backward_0_at(arg, before, row, col, VL, tile, at, part, keep);
+                else backward_0_at(arg, before, row, col, W % VL, tile, at, part, keep);
             }
             break;
         }
@@ -319,7 +321,8 @@ static void after_0_columns(Beside *beside, long units) {
     const Args *arg = c->arg;
     const Memory m = *(const Memory *)c->memory;
     const Range part = c->range;
-    const long first = c->first, start = c->start, count = c->count, keep = c->keep;
+    const long first = c->first, start = c->start, count = c->count;
+    const int keep = c->keep;
     vec *tile = c->tile;
     while (units > 0) {
         const long row = c->row, from = c->unit, to = min_of(from + units, count);
@@ -328,8 +331,8 @@ static void after_0_columns(Beside *beside, long units) {
         case 0:
             for (long unit = from; unit < to; unit++) {
                 const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                if (col + VL <= W) after_0_at(arg, m, row, col, VL, tile, at, part, (int)keep);
-                else after_0_at(arg, m, row, col, W % VL, tile, at, part, (int)keep);
+                if (col + VL <= W) after_0_at(arg, m, row, col, VL, tile, at, part, keep);
+                else after_0_at(arg, m, row, col, W % VL, tile, at, part, keep);
             }
             break;
         }

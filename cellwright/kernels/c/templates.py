@@ -19,7 +19,8 @@ static void {name}_columns(Beside *beside, long units) {{
     const Args *arg = c->arg;
     const Memory m = *(const Memory *)c->memory;{earlier}
     const Range part = c->range;
-    const long first = c->first, start = c->start, count = c->count, keep = c->keep;
+    const long first = c->first, start = c->start, count = c->count;
+    const int keep = c->keep;
     vec *tile = c->tile;
     while (units > 0) {{
         const long row = c->row, from = c->unit, to = min_of(from + units, count);
@@ -64,8 +65,8 @@ AHEAD = """
 PART = """        case {number}:
             for (long unit = from; unit < to; unit++) {{
                 const long col = (start + unit) * VL, at = (row - first) * count + unit;
-                if (col + VL <= W) {name}(arg, {memory}, row, col, VL, tile, at, part, (int)keep);
-                else {name}(arg, {memory}, row, col, W % VL, tile, at, part, (int)keep);
+                if (col + VL <= W) {name}(arg, {memory}, row, col, VL, tile, at, part, keep);
+                else {name}(arg, {memory}, row, col, W % VL, tile, at, part, keep);
             }}
             break;
 """

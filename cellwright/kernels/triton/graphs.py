@@ -12,8 +12,8 @@ MOST = 32  # loops that are known
 class Graphs:
     """CUDA graphs of launches, by all that the launches follow from.
 
-    A training loop gets the same memory from PyTorch's allocator step after step. What comes a second time is
-    captured, which takes about as long as launching it; then one call starts all of it.
+    Where PyTorch's allocator gives a training loop the same memory step after step, what comes a second time is
+    captured; then one call starts all of it. Where it does not, all is launched as ever.
     """
 
     def __init__(self) -> None:
