@@ -58,10 +58,13 @@ static long contract_groups(const contract_job *jobs, long count) {
     return groups;
 }
 
-// How many reals of scratch a thread needs for them.
+// Reals of 32 rows of A or columns of D, `depth` of k.
+static long contract_tall(long depth) { return PANEL / VL * contract_up(depth, BLOCK_DEPTH) * THIRDS; }
+
+// How many reals of scratch a thread needs for them: groups of A, a panel of D and the one after it.
 static long contract_thirds_scratch(const contract_job *jobs, long count) {
     const long groups = contract_groups(jobs, count), depth = thirds_depth(jobs->K, groups);
-    return PANEL / VL * (1 + contract_min(groups, thirds_high(depth))) * (depth / BLOCK_DEPTH) * THIRDS;
+    return (2 + contract_min(groups, thirds_high(depth))) * contract_tall(depth);
 }
 
 typedef struct {
@@ -100,20 +103,90 @@ static void contract_by_hand(const contract_group *g, long n, long cols, real *t
 
 // The tiles of a group in a panel, over `depth` of k: the first time C is written, then added to.
 static void contract_tiles(const contract_group *g, int first, long depth, long n, long cols, const real *a,
-                           const real *d) {
+                           const real *d, Beside *beside) {
     real tile[PANEL * PANEL] __attribute__((aligned(VB)));
     const contract_job *job = g->job;
     const int whole = !job->exchanged && cols % VL == 0 && n % job->segment + cols <= job->segment;
     if (!whole && !first) contract_by_hand(g, n, cols, tile, 1);
     multiply_group(g->rows, contract_min(g->rows, VL), contract_up(cols, VL), a, d, contract_up(depth, BLOCK_DEPTH),
-                   whole ? contract_at(job, g->m, n) : tile, whole ? job->ldc : PANEL, first, 0);
+                   whole ? contract_at(job, g->m, n) : tile, whole ? job->ldc : PANEL, first, beside);
     if (!whole) contract_by_hand(g, n, cols, tile, 0);
 }
 
-// Fetches what comes next of D, part i of n.
-static void contract_fetch(const real *next, long ldd, long depth, long i, long n) {
-    for (long k = depth * i / n; next && k < depth * (i + 1) / n; k++)
-        for (long v = 0; v < PANEL; v += VL) __builtin_prefetch(next + k * ldd + v, 0, 2);
+// What a thread has at once of products that share D: some of k of some groups.
+typedef struct {
+    const contract_job *jobs;
+    long k, depth, group, groups;  // from where and how much, from where and how many
+    real *packed;                  // A of the groups
+    vec odd;                       // NaN where a number was not finite
+} contract_round;
+
+static void contract_pack(contract_round *r) {
+    for (long row = 0; row < r->depth; row += BLOCK_DEPTH)  // whole rows are what the memory reads well
+        for (long i = 0; i < r->groups; i++) {
+            const contract_group g = contract_group_at(r->jobs, r->group + i);
+            const real *a = g.job->A + r->k * g.job->lda + g.m;
+            contract_split(a, g.job->lda, row, r->depth, g.rows, 1, r->packed + i * contract_tall(r->depth), &r->odd);
+        }
+}
+
+// A panel of D, `depth` of k. While tiles multiply by the panel before it, it is split, a line of a tile at a time, and
+// the one after it fetched, without which tiles would wait for what is split.
+typedef struct {
+    Beside beside;
+    contract_round *round;
+    const real *from;
+    real *to;
+    long n, cols, ldd;    // its columns; numbers from row to row
+    long whole, fetched;  // blocks that are split so; how far away the panel after it lies
+    long apart;           // how far its columns on the right are from those on the left, once split
+    const real *next;     // the block that comes next, and where it goes
+    real *at;
+    long block, line;     // how many came before it, and its lines that are split
+    vec odd;
+} contract_slab;
+
+static void contract_lines(Beside *beside, long units) {
+    contract_slab *p = (contract_slab *)beside;
+    for (; units > 0; units--) {
+        const real *from = p->next + p->line * p->ldd, *other = from + VL * p->ldd;
+        split_line(p->at + p->line * VL, v_load(from), v_load(other), &p->odd);
+        __builtin_prefetch(from + p->fetched, 0, 2), __builtin_prefetch(other + p->fetched, 0, 2);
+        if (++p->line < VL) continue;
+        p->line = 0, p->next += BLOCK_DEPTH * p->ldd, p->at += THIRDS;
+        if (++p->block == p->whole) p->next = p->from + VL, p->at = p->to + p->apart;
+    }
+}
+
+static contract_slab contract_slab_at(contract_round *r, long n, long end, real *to) {
+    const long ldd = r->jobs->ldd, cols = contract_min(PANEL, end - n), fetched = n + PANEL < end ? PANEL : 0;
+    const long whole = cols == PANEL ? r->depth / BLOCK_DEPTH : 0, apart = contract_tall(r->depth) / 2;
+    const real *from = r->jobs->D + r->k * ldd + n;
+    contract_slab p = {.round = r, .from = from, .to = to, .n = n, .cols = cols, .ldd = ldd, .whole = whole,
+                       .fetched = fetched, .apart = apart, .next = from, .at = to, .odd = v_set1(0)};
+    p.beside.more = contract_lines;
+    p.beside.points = r->groups * points_of(PANEL, PANEL / VL, contract_up(r->depth, BLOCK_DEPTH));
+    start_beside(&p.beside, whole * PANEL);
+    return p;
+}
+
+// All of it that is not split yet; what was not begun, block by block.
+static void contract_split_rest(contract_slab *p) {
+    contract_round *r = p->round;
+    const long whole = p->block + p->line ? p->whole : 0;
+    if (whole) do_rest(&p->beside);
+    for (long row = whole * BLOCK_DEPTH; row < r->depth; row += BLOCK_DEPTH)
+        contract_split(p->from, p->ldd, row, r->depth, p->cols, 0, p->to, &r->odd);
+    r->odd += p->odd;
+}
+
+static void contract_products(const contract_round *r, const contract_slab *p, Beside *beside) {
+    for (long i = 0; i < r->groups; i++) {
+        const contract_group g = contract_group_at(r->jobs, r->group + i);
+        const real *a = r->packed + i * contract_tall(r->depth);
+        shape_tiles(g.rows, contract_min(g.rows, VL));
+        contract_tiles(&g, r->k == 0, r->depth, p->n, p->cols, a, p->to, beside);
+    }
 }
 
 // Whether the sums of products that share D are cut in halves, each with a C of its own: of two threads each then splits
@@ -124,31 +197,21 @@ static long contract_half(long K) { return contract_up(contract_up(K, BLOCK_DEPT
 // Of `all` groups g0..g1, and the columns n0..n1 of products that share D. Returns NaN where it met a number that is not
 // finite: the results are of no use then.
 static real contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
-    const long K = jobs->K, ldd = jobs->ldd, most = thirds_depth(K, all), high = thirds_high(most);
-    real *panel = scratch, *packed = scratch + PANEL / VL * (most / BLOCK_DEPTH) * THIRDS;
+    const long K = jobs->K, most = thirds_depth(K, all), high = thirds_high(most);
+    real *const panels[2] = {scratch, scratch + contract_tall(most)}, *packed = scratch + 2 * contract_tall(most);
     vec odd = v_set1(0);
     for (long k = 0; k < K; k += most)
-        for (long from = g0; from < g1; from += high) {
-            const long depth = contract_min(most, K - k), groups = contract_min(high, g1 - from);
-            const long size = PANEL / VL * contract_up(depth, BLOCK_DEPTH) * THIRDS;
-            for (long row = 0; row < depth; row += BLOCK_DEPTH)  // whole rows are what the memory reads well
-                for (long i = 0; i < groups; i++) {
-                    const contract_group g = contract_group_at(jobs, from + i);
-                    const real *a = g.job->A + k * g.job->lda + g.m;
-                    contract_split(a, g.job->lda, row, depth, g.rows, 1, packed + i * size, &odd);
-                }
-            for (long n = n0; n < n1; n += PANEL) {
-                const real *d = jobs->D + k * ldd + n, *next = n + PANEL < n1 ? d + PANEL : 0;
-                const long cols = contract_min(PANEL, n1 - n);
-                for (long row = 0; row < depth; row += BLOCK_DEPTH)
-                    contract_split(d, ldd, row, depth, cols, 0, panel, &odd);
-                for (long i = 0; i < groups; i++) {
-                    const contract_group g = contract_group_at(jobs, from + i);
-                    shape_tiles(g.rows, contract_min(g.rows, VL));
-                    contract_fetch(next, ldd, depth, i, groups);
-                    contract_tiles(&g, k == 0, depth, n, cols, packed + i * size, panel);
-                }
+        for (long g = g0; g < g1; g += high) {
+            contract_round r = {jobs, k, contract_min(most, K - k), g, contract_min(high, g1 - g), packed, odd};
+            contract_pack(&r);
+            contract_slab now = contract_slab_at(&r, n0, n1, panels[0]), next;
+            contract_split_rest(&now);
+            for (long n = n0, place = 1; n < n1; n += PANEL, place = !place, now = next) {
+                next = contract_slab_at(&r, n + PANEL, n1, panels[place]);
+                contract_products(&r, &now, &next.beside);
+                contract_split_rest(&next);
             }
+            odd = r.odd;
         }
     release_tiles();
     return v_sum(odd);
