@@ -20,7 +20,7 @@ def compiled_quickly(request, monkeypatch):
 def columns_shared_by_small_cells(monkeypatch):
     """The cells of tests are small, and would never share columns: they do where a thread has less than 6 rows."""
     monkeypatch.setattr(buffers, "SHARED", (*buffers.SHARED, (-1, 5.5)))
-    thirds = {keep: (*table, (-1, 5.5)) for keep, table in buffers.SHARED_THIRDS.items()}
+    thirds = {back: (*table, (-1, 5.5)) for back, table in buffers.SHARED_THIRDS.items()}
     monkeypatch.setattr(buffers, "SHARED_THIRDS", thirds)
 
 

@@ -101,7 +101,7 @@ def test_weights_that_come_from_afar(cell, batch):
 @pytest.mark.parametrize("batch", [1, 13, 40])
 def test_what_is_made_before_for_a_window_of_steps(batch):
     fused, plain = twins(RNN(520, 521).double())
-    x = torch.randn(2 * run.Sizes(0, batch, 2, False, True).window + 1, batch, 520, dtype=torch.float64)
+    x = torch.randn(2 * run.Sizes(0, batch, 2, False, (True, True)).window + 1, batch, 520, dtype=torch.float64)
     with torch.no_grad(), threads(2):
         torch.testing.assert_close(fused(x)[0], plain(x)[0], atol=1e-12, rtol=1e-12)
 
@@ -115,6 +115,15 @@ def test_threads_share_columns_where_rows_are_few_for_their_weights(monkeypatch)
     ]
     assert most == [6, 24, 1, 6, 0, 1]
     assert not columns_shared(1, 1, 1 << 30)
+
+
+def test_in_thirds_they_share_them_sooner_forward_than_backward():
+    lstm, large = 6 * 284 * 1024, 6 * 640 * 2048  # bytes at (I, H) = (28, 256) and (128, 512)
+    ways = [
+        [columns_shared(batch, 2, weights, thirds=True, back=back) for back in (False, True)]
+        for batch, weights in ((32, lstm), (64, large), (32, large), (16, lstm))
+    ]
+    assert ways == [[True, False], [True, False], [True, True], [True, True]]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 11])

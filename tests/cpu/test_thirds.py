@@ -29,6 +29,12 @@ def layouts_of(layer, x):
     return choose(layer.first_cell, "c", x).entry.fused._layouts
 
 
+def share_columns(shared, monkeypatch):
+    """Threads share columns, or not, forward and backward."""
+    tables = {back: ((-1, 1000.0),) if one else () for back, one in zip((False, True), shared, strict=True)}
+    monkeypatch.setattr(buffers, "SHARED_THIRDS", tables)
+
+
 def thirds_from(least, layer, x, monkeypatch):
     """From now on so many rows are in thirds, also in runs of a size whose plan is known."""
     monkeypatch.setattr(buffers, "THIRDS_ROWS", ((0, least),))
@@ -81,7 +87,9 @@ def test_any_size_of_numbers(scale, monkeypatch):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3.4e38])
 @pytest.mark.parametrize("where", ["x", "h", "weight", "dy"])
 @pytest.mark.parametrize("name", CORE)
-def test_numbers_that_are_not_finite_go_where_plain_ones_do(name, where, value, monkeypatch):
+@pytest.mark.parametrize("shared", [(False, False), (True, False)])
+def test_numbers_that_are_not_finite_go_where_plain_ones_do(name, where, value, shared, monkeypatch):
+    share_columns(shared, monkeypatch)
     fused, _ = twins(LIBRARY[name](34, 21))
     given = drawn(fused, 5, 19)
     weight = next(one for one in fused.parameters() if one.dim() == 2)
@@ -131,8 +139,10 @@ def test_sequences_of_different_lengths(monkeypatch):
 
 @pytest.mark.parametrize("rows", ["even", "ragged", "begun anew"])
 @pytest.mark.parametrize("name", ["rnn", "lstmp", "gru-reset-before", "lstm-layernorm", "mgu"])
-def test_training_where_rows_come_and_go(name, rows, monkeypatch):
+@pytest.mark.parametrize("shared", [(False, False), (False, True), (True, False), (True, True)])
+def test_training_where_rows_come_and_go(name, rows, shared, monkeypatch):
     """Where they do not, a step back does the first pass of the one before it, beside its own products."""
+    share_columns(shared, monkeypatch)
     fused, _ = twins(LIBRARY[name](28, 61))
     given = drawn(fused, 7, 70)
     lengths = torch.randint(1, 8, (70,)) if rows == "ragged" else None
@@ -143,7 +153,7 @@ def test_training_where_rows_come_and_go(name, rows, monkeypatch):
         thirds_from(least, fused, given[0], monkeypatch)
         states = tuple(given[1 : 1 + len(fused.first_cell.state)])
         y, last = fused(given[0], states if len(states) > 1 else states[0], lengths=lengths, resets=resets)
-        assert any(sizes.thirds for sizes in layouts_of(fused, given[0])) or least == PLAIN
+        assert any(one.thirds and one.columns == shared for one in layouts_of(fused, given[0])) or least == PLAIN
         return flat((y, last)) + flat(torch.autograd.grad((y * dy).sum(), given, allow_unused=True))
 
     for one, other in zip(results(3), results(PLAIN), strict=True):
@@ -165,6 +175,7 @@ def test_there_is_room_for_the_rows_of_all_threads_in_each(monkeypatch):
 
 
 def test_the_same_bits_on_any_threads_and_in_any_run(monkeypatch):
+    share_columns((True, False), monkeypatch)
     fused, _ = twins(LIBRARY["gru"](28, 48))
     given = drawn(fused, 20, 37)
     before = torch.get_num_threads()

@@ -148,7 +148,7 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     const Inputs in1 = inputs(&arg->c, part, terms1, 1, 1, 256, 3072, &parted);
     const Term terms2[] = {{m.state0_old + 0 * 5, 5, 5}};
     const Inputs in2 = inputs(&arg->c, part, terms2, 1, 1, 304, 3840, &parted);
-    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
+    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, units_of(&arg->c, U), packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
     const long groups = ceil_div(part.b1 - part.b0, later ? THIRDS_ROWS : GROUP_ROWS);
@@ -274,7 +274,7 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}};
     const Inputs in0 = inputs(&arg->c, part, terms0, 3, 1, 0, 0, &parted);
-    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
+    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, units_of(&arg->c, U), packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
     const long groups = ceil_div(part.b1 - part.b0, later ? THIRDS_ROWS : GROUP_ROWS);

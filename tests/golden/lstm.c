@@ -155,7 +155,7 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.x + 0 * 3, 3, 3}, {m.state0_old + 0 * 5, 5, 5}};
     const Inputs in0 = inputs(&arg->c, part, terms0, 2, 4, 0, 0, &parted);
-    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
+    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, units_of(&arg->c, U), packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
     const long groups = ceil_div(part.b1 - part.b0, later ? THIRDS_ROWS : GROUP_ROWS);
@@ -284,7 +284,7 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}, {m.d + 0 * 20 + 15, 20, 5}};
     const Inputs in0 = inputs(&arg->c, part, terms0, 4, 1, 0, 0, &parted);
-    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, U, packed_for(&arg->c));
+    const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, units_of(&arg->c, U), packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
     const long groups = ceil_div(part.b1 - part.b0, later ? THIRDS_ROWS : GROUP_ROWS);

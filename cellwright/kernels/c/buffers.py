@@ -21,8 +21,8 @@ FEW_ROWS = 3  # of a tile that takes more columns
 FAR = 5 << 18  # bytes of weights that a core's own cache no longer holds beside all else: tiles fetch what comes next
 SHARED = ((9 << 18, 12.0), (1 << 20, 3.0), (1 << 18, 0.5))
 """Bytes of weights that a loop reads at every step; with more, rows a thread up to which columns are shared."""
-SHARED_THIRDS = {True: ((3 << 20, 16.0), (3 << 19, 8.0)), False: ((3 << 19, 32.0),)}
-"""The same where they are in thirds, if backward follows and if not: it would split again what others computed."""
+SHARED_THIRDS = {False: ((13 << 18, 64.0), (3 << 19, 32.0)), True: ((5 << 19, 16.0), (3 << 19, 8.0))}
+"""The same in thirds, forward and backward: there gates have more columns, which each thread would split again."""
 OURS = ("d", "kept", "hoisted", "scratch")  # matrices that nobody else sees
 CROWDED = 256  # columns: rows of float32 1 KiB apart share a quarter, 4 KiB apart a single one, of a cache's places
 ODD = 16  # columns more: a line of the cache in float32, two in float64
@@ -35,7 +35,7 @@ def kept_apart(program: Program) -> Program:
     return dataclasses.replace(program, buffers={**program.buffers, **wider})
 
 
-def columns_shared(B: int, team: int, weights: int, thirds: bool = False, keep: bool = True) -> bool:
+def columns_shared(B: int, team: int, weights: int, thirds: bool = False, back: bool = False) -> bool:
     """Whether threads share the columns of every row, with a barrier a pass, or each takes rows of its own.
 
     With rows of its own a thread never waits, and fetches nothing that others computed. But it reads all weights, and
@@ -46,11 +46,21 @@ def columns_shared(B: int, team: int, weights: int, thirds: bool = False, keep: 
         team: threads.
         weights: bytes that a loop over time reads at every step.
         thirds: whether they are in thirds.
-        keep: whether backward follows.
+        back: whether that loop goes backward.
     """
-    table = SHARED_THIRDS[keep] if thirds else SHARED
+    table = SHARED_THIRDS[back] if thirds else SHARED
     most = next((rows for least, rows in table if weights > least), 0.0)
     return team > 1 and team * most >= B
+
+
+def shares(B: int, team: int, weights: int, thirds: bool) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
+    """Whether threads share columns, forward and backward, and whether tiles then have too few rows to fill registers.
+
+    Those get more columns.
+    """
+    columns = (columns_shared(B, team, weights, thirds), columns_shared(B, team, weights, thirds, back=True))
+    forward, backward = (B if shared else -(-B // team) for shared in columns)
+    return columns, (forward <= FEW_ROWS, backward <= FEW_ROWS)
 
 
 def in_thirds(B: int, code: Source) -> bool:
@@ -76,24 +86,21 @@ class Sizes(NamedTuple):
     """Threads."""
     keep: bool
     """Whether backward will follow."""
-    columns: bool
-    """Whether threads share columns, by `columns_shared`."""
+    columns: tuple[bool, bool]
+    """Whether threads share columns, forward and backward, by `shares`."""
     apart: bool = False
     """Whether what steps begin with lies apart from what those before them left."""
     thirds: bool = False
     """Whether products are in thirds, by `in_thirds`."""
-
-    @property
-    def few(self) -> bool:
-        """Whether tiles of the loops over time have too few rows to fill the registers, and get more columns."""
-        return (self.B if self.columns else -(-self.B // self.team)) <= FEW_ROWS
+    few: tuple[bool, bool] = (False, False)
+    """Whether tiles of the loops over time meet few rows, forward and backward, by `shares`."""
 
     @property
     def window(self) -> int:
         """Steps of which what is hoisted is made and kept at once: one where threads have rows of their own."""
         if self.keep:
             return self.rows + 1
-        return max(self.team * CHUNK // max(self.B, 1), 1) if self.columns else 1
+        return max(self.team * CHUNK // max(self.B, 1), 1) if self.columns[0] else 1
 
 
 class Layout:
@@ -138,7 +145,7 @@ class Layout:
 
     def _counts(self, program: Program, code: Source) -> dict[str, int]:
         """How many numbers each buffer takes."""
-        rows, B, team, keep, _, apart, _ = self.sizes
+        rows, B, team, keep, _, apart, *_ = self.sizes
         widths = {name: buffer.width for name, buffer in program.buffers.items()}
         counts: dict[str, int] = {}
         for place, depth in enumerate(self.depths):

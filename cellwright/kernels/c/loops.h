@@ -22,6 +22,7 @@
 #define TILE_MOST_VECS 4  // where rows are few (at most 3): 3 x 4 sums, 3 inputs, 1 weight
 static inline long vecs_of_tile(long few) { return few ? TILE_MOST_VECS : TILE_VECS; }
 #define MOST_UNITS 4  // vectors of a panel, as render.py has them
+#define SHARED_UNITS 2  // the same where threads share columns and products are in thirds
 #define GROUP_ROWS 36  // rows that a pass goes through at once: tiles below each other
 #define NEAR (48 * 1024)  // bytes of weights that a core's first cache holds, or most of them
 #define THIRDS_ROWS 32  // the same where they are split in thirds: two tiles

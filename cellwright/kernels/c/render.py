@@ -84,6 +84,7 @@ class _Renderer:
             "units": units,
             "tile": self.columns.vectors(stage, loop) * units,
             "few": "arg->c.few" if stage in TIMED else 0,
+            "most": "units_of(&arg->c, U)" if stage in TIMED else "U",
             "team": "packed_for(&arg->c)" if stage in TIMED else 1,
             "start": "".join(self.initial_reductions(loop)),
             "inputs": "".join(self.inputs(stage, place, loop)),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.buffers import FAR, LINE, Layout, Saved, Sizes, columns_shared, in_thirds, kept_apart
+from cellwright.kernels.c.buffers import FAR, LINE, Layout, Saved, Sizes, in_thirds, kept_apart, shares
 from cellwright.kernels.c.build import load
 from cellwright.kernels.c.core import HEADERS, Core, core
 from cellwright.kernels.c.openmp import launch, thread_functions
@@ -33,8 +33,9 @@ CALL = (
     *("piece", "found", "known", "plain", "block", "state", "packed", "parted", "contract", "reductions"),
     *("sum", "bias"),
 )
-JOB, TURN, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, PACKED, BIAS = map(
-    CALL.index, ("job", "turn", "packs", "pack", "blocks", "barrier", "block", "state", "packed", "bias")
+JOB, COLUMNS, FEW, TURN, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, PACKED, BIAS = map(
+    CALL.index,
+    ("job", "columns", "few", "turn", "packs", "pack", "blocks", "barrier", "block", "state", "packed", "bias"),
 )
 STATE = ("width", "kept", "rows", "old", "first", "last", "carry", "dlast", "dfirst")
 OLD, DLAST, DFIRST = map(STATE.index, ("old", "dlast", "dfirst"))
@@ -132,8 +133,8 @@ class Fused:
         """What decides the memory of a run, and how its threads share the work."""
         thirds = bool(self.core.pack_thirds) and in_thirds(B, self.code)
         packing = self.code.thirds if thirds else self.code.packing
-        columns = columns_shared(B, team, packing.each_step * self.program.dtype.itemsize, thirds, keep)
-        return Sizes(rows, B, team, keep, columns, apart, thirds)
+        columns, few = shares(B, team, packing.each_step * self.program.dtype.itemsize, thirds)
+        return Sizes(rows, B, team, keep, columns, apart, thirds, few)
 
     def _empty_y(self, x: Tensor, B: int) -> Tensor:
         """Memory for y; where y is the first state, with what that was before the first step ahead of it."""
@@ -165,8 +166,8 @@ class Fused:
         names = (*self._names, "parted", "contract", "reductions", "sum", *(f"old{place}" for place in range(count)))
         places = layout.places(saved.memory.start, names)
         argument = (
-            *(steps.T, sizes.B, 0, sizes.columns, sizes.few, self.weights.each_step > FAR, 0, layout.scratch_rows),
-            *(len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
+            *(steps.T, sizes.B, 0, sizes.columns[0], sizes.few[0], self.weights.each_step > FAR, 0),
+            *(layout.scratch_rows, len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
             *(sizes.window, sizes.thirds, layout.parted, steps.start, steps.resets),
             *(*thread_functions(), 0, *packed.fields, 0, 0, 0, *places[-count - 4 : -count], 0),
             *(*places[: -count - 4], *packed.vectors),
@@ -197,7 +198,8 @@ class Fused:
         wanted: list[str],
     ) -> tuple[Tensor | None, list[Tensor | None], dict[str, Tensor]]:
         """Gradients of x, of those first states and of the parameters that are wanted; uses up what was saved."""
-        program, (rows, B, *_) = self.program, saved.layout.sizes
+        program, sizes = self.program, saved.layout.sizes
+        rows, B, *_ = sizes
         like = saved.held[0]
         dy = like.new_zeros(rows, program.output_size) if dy is None else readable(dy)
         came = [None if one is None else readable(one) for one in dlast]
@@ -209,7 +211,8 @@ class Fused:
             saved.states[len(STATE) * place + DFIRST] = address_of(dfirst[place])
         dx = self._empty_dx(like) if program.needs_x else None
         argument, at, start = saved.argument, self._at, saved.results.piece.start
-        blocks, late = self._blocks(saved, start), self.weights.late(saved.packed, saved.layout.sizes, argument)
+        blocks, late = self._blocks(saved, start), self.weights.late(saved.packed, sizes, argument)
+        argument[COLUMNS], argument[FEW] = sizes.columns[1], sizes.few[1]
         argument[PACKS], argument[PACKING] = len(late) // PACK, late.buffer_info()[0]
         argument[at["dy"]], argument[at["dx"]] = dy.data_ptr(), address_of(dx)
         argument[JOB], argument[BLOCKS], argument[BLOCK] = BACKWARD, len(program.blocks), blocks.buffer_info()[0]

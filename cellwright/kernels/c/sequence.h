@@ -164,6 +164,11 @@ static void leave_back(const Call *c, long me, long team) {
 // Whether products are in thirds.
 static inline int in_thirds(const Call *c) { return c->thirds && !*c->plain; }
 
+// Vectors of a panel: fewer where threads share columns, for beside what they do with the last one nothing multiplies.
+static inline long units_of(const Call *c, long units) {
+    return c->columns && in_thirds(c) ? min_of(units, SHARED_UNITS) : units;
+}
+
 // A product of a pass, its rows split where it is in thirds; `parted` is where, and moves on.
 static inline Inputs inputs(const Call *c, Range part, const Term *terms, long count, long slots, long plain,
                             long thirds, real **parted) {

@@ -37,7 +37,7 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
     vec tiles[2][{tile} * GROUP_ROWS];
     const Memory m = memory(arg, step, part);{ahead}
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
-{start}{inputs}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, U, {team});
+{start}{inputs}    const long most = vecs_of_tile({few}), panels = panels_of(VECTORS, {most}, {team});
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
     const long groups = ceil_div(part.b1 - part.b0, later ? THIRDS_ROWS : GROUP_ROWS);

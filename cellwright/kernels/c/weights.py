@@ -152,10 +152,10 @@ class Weights:
                 from_ = matrix.data_ptr() + (order.weight.row * row + order.weight.column * column) * matrix.itemsize
                 to = self.code.packing.starts[order.place]
                 timed = order.stage in TIMED
-                team = sizes.team if timed and sizes.columns else 1
+                few, team = timed and sizes.few[not early], sizes.team if timed and sizes.columns[not early] else 1
                 jobs = packed.jobs if early else packed.late
                 apart = (self.code.thirds.starts[order.place], *order.blocks)
-                jobs.extend((from_, row, column, to, *order.sizes, timed and sizes.few, team, *apart))
+                jobs.extend((from_, row, column, to, *order.sizes, few, team, *apart))
         for number in {order.weight.value for order in self._orders}:
             packed.pieces.extend((sources[number].data_ptr(), _span(sources[number])))
         count = max(sizes.team * len(packed.pieces) // 2, 1)
