@@ -111,6 +111,19 @@ def test_numbers_that_are_not_finite_go_where_plain_ones_do(name, where, value, 
         torch.testing.assert_close(one[finite], other[finite], atol=1e-5 * most, rtol=0)
 
 
+@pytest.mark.parametrize("row", [1, 40, 69])
+@pytest.mark.parametrize("name", CORE)
+def test_rows_that_are_not_finite_in_any_group_of_rows(name, row, monkeypatch):
+    share_columns((True, False), monkeypatch)
+    fused, plain = twins(LIBRARY[name](34, 70))
+    x = torch.randn(5, 70, 34)
+    x[2, row, 33] = float("inf")
+    with torch.no_grad():
+        found, wanted = fused(x)[0], plain(x)[0]
+    assert made(fused, x)
+    torch.testing.assert_close(found, wanted, equal_nan=True, atol=1e-5, rtol=1e-5)
+
+
 def test_weights_that_are_finite_again_are_in_thirds_again(monkeypatch):
     layer = cw.Recurrent(LIBRARY["lstm"](34, 21), backend="c")
     x = torch.randn(5, 19, 34)

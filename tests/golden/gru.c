@@ -143,11 +143,11 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.x + 0 * 3, 3, 3}, {m.state0_old + 0 * 5, 5, 5}};
-    const Inputs in0 = inputs(&arg->c, part, terms0, 2, 2, 0, 0, &parted);
+    Inputs in0 = inputs(&arg->c, part, terms0, 2, 2, 0, 0, &parted);
     const Term terms1[] = {{m.x + 0 * 3, 3, 3}};
-    const Inputs in1 = inputs(&arg->c, part, terms1, 1, 1, 256, 3072, &parted);
+    Inputs in1 = inputs(&arg->c, part, terms1, 1, 1, 256, 3072, &parted);
     const Term terms2[] = {{m.state0_old + 0 * 5, 5, 5}};
-    const Inputs in2 = inputs(&arg->c, part, terms2, 1, 1, 304, 3840, &parted);
+    Inputs in2 = inputs(&arg->c, part, terms2, 1, 1, 304, 3840, &parted);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, units_of(&arg->c, U), packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
@@ -167,11 +167,11 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
                     __builtin_prefetch(m.state0_old + row * 5 + col);
                 }
             columns.beside.points = points(&in0, rows, count) + points(&in1, rows, count) + points(&in2, rows, count);
-            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+            product(&in0, group, place == from, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in1, start) : 0, &columns.beside);
-            product(&in1, group, first, rows, start, count, most, tile + 8 * GROUP_ROWS,
+            product(&in1, group, place == from, first, rows, start, count, most, tile + 8 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in2, start) : 0, &columns.beside);
-            product(&in2, group, first, rows, start, count, most, tile + 12 * GROUP_ROWS,
+            product(&in2, group, place == from, first, rows, start, count, most, tile + 12 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
             turn_to(&columns, tile, first, rows, start, count, later);
         }
@@ -273,7 +273,7 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     const Memory before = memory(arg, step - ahead, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}};
-    const Inputs in0 = inputs(&arg->c, part, terms0, 3, 1, 0, 0, &parted);
+    Inputs in0 = inputs(&arg->c, part, terms0, 3, 1, 0, 0, &parted);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, units_of(&arg->c, U), packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
@@ -289,7 +289,7 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             vec *tile = tiles[later && columns.tile == tiles[0]];
             columns.beside.points = points(&in0, rows, count);
-            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+            product(&in0, group, place == from, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
             turn_to(&columns, tile, first, rows, start, count, later);
         }
@@ -337,7 +337,7 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20 + 15, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}};
-    const Inputs in0 = inputs(&arg->c, part, terms0, 3, 1, 240, 2304, &parted);
+    Inputs in0 = inputs(&arg->c, part, terms0, 3, 1, 240, 2304, &parted);
     const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, 1);
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
@@ -353,7 +353,7 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             vec *tile = tiles[later && columns.tile == tiles[0]];
             columns.beside.points = points(&in0, rows, count);
-            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+            product(&in0, group, place == from, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
             turn_to(&columns, tile, first, rows, start, count, later);
         }

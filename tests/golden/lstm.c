@@ -154,7 +154,7 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.x + 0 * 3, 3, 3}, {m.state0_old + 0 * 5, 5, 5}};
-    const Inputs in0 = inputs(&arg->c, part, terms0, 2, 4, 0, 0, &parted);
+    Inputs in0 = inputs(&arg->c, part, terms0, 2, 4, 0, 0, &parted);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, units_of(&arg->c, U), packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
@@ -174,7 +174,7 @@ static void forward_0(const Args *arg, long step, Range part, const int keep) {
                     __builtin_prefetch(m.state1_old + row * 5 + col);
                 }
             columns.beside.points = points(&in0, rows, count);
-            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+            product(&in0, group, place == from, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
             turn_to(&columns, tile, first, rows, start, count, later);
         }
@@ -283,7 +283,7 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
     const Memory before = memory(arg, step - ahead, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}, {m.d + 0 * 20 + 15, 20, 5}};
-    const Inputs in0 = inputs(&arg->c, part, terms0, 4, 1, 0, 0, &parted);
+    Inputs in0 = inputs(&arg->c, part, terms0, 4, 1, 0, 0, &parted);
     const long most = vecs_of_tile(arg->c.few), panels = panels_of(VECTORS, units_of(&arg->c, U), packed_for(&arg->c));
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
@@ -299,7 +299,7 @@ static void backward_1(const Args *arg, long step, Range part, const int keep) {
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             vec *tile = tiles[later && columns.tile == tiles[0]];
             columns.beside.points = points(&in0, rows, count);
-            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+            product(&in0, group, place == from, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
             turn_to(&columns, tile, first, rows, start, count, later);
         }
@@ -347,7 +347,7 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
     const Memory m = memory(arg, step, part);
     real *parted = arg->c.parted + part.thread * arg->c.parted_size;
     const Term terms0[] = {{m.d + 0 * 20, 20, 5}, {m.d + 0 * 20 + 5, 20, 5}, {m.d + 0 * 20 + 10, 20, 5}, {m.d + 0 * 20 + 15, 20, 5}};
-    const Inputs in0 = inputs(&arg->c, part, terms0, 4, 1, 320, 3072, &parted);
+    Inputs in0 = inputs(&arg->c, part, terms0, 4, 1, 320, 3072, &parted);
     const long most = vecs_of_tile(0), panels = panels_of(VECTORS, U, 1);
     const long from = panels * part.me / part.team, to = panels * (part.me + 1) / part.team;
     const int later = in_thirds(&arg->c);
@@ -363,7 +363,7 @@ static void after_0(const Args *arg, long step, Range part, const int keep) {
             const long next = group + 1 < groups ? start : VECTORS * soon / panels;
             vec *tile = tiles[later && columns.tile == tiles[0]];
             columns.beside.points = points(&in0, rows, count);
-            product(&in0, group, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
+            product(&in0, group, place == from, first, rows, start, count, most, tile + 0 * GROUP_ROWS,
                     arg->c.far ? weights_from(&in0, next) : 0, &columns.beside);
             turn_to(&columns, tile, first, rows, start, count, later);
         }

@@ -189,14 +189,15 @@ static void contract_products(const contract_round *r, const contract_slab *p, B
     }
 }
 
-// Whether the sums of products that share D are cut in halves, each with a C of its own: of two threads each then splits
-// half of A, not all of it, but one C is added to the other.
+// Whether the sums of products that share D are cut in halves, each with a C of its own: of two threads each then
+// splits half of A, not all of it, but one C is added to the other.
 static int contract_in_halves(const contract_job *job) { return job->K * 10 > job->N * THIRDS_HALVES; }
 static long contract_half(long K) { return contract_up(contract_up(K, BLOCK_DEPTH), 2) * BLOCK_DEPTH; }
 
-// Of `all` groups g0..g1, and the columns n0..n1 of products that share D. Returns NaN where it met a number that is not
-// finite: the results are of no use then.
-static real contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
+// Of `all` groups g0..g1, and the columns n0..n1 of products that share D. Returns NaN where it met a number that is
+// not finite: the results are of no use then.
+static real contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1,
+                                 real *scratch) {
     const long K = jobs->K, most = thirds_depth(K, all), high = thirds_high(most);
     real *const panels[2] = {scratch, scratch + contract_tall(most)}, *packed = scratch + 2 * contract_tall(most);
     vec odd = v_set1(0);
@@ -224,7 +225,8 @@ static long contract_thirds_scratch(const contract_job *jobs, long count) { retu
 static long contract_groups(const contract_job *jobs, long count) { return (void)jobs, (void)count, 0; }
 static int contract_in_halves(const contract_job *job) { return (void)job, 0; }
 static long contract_half(long K) { return K; }
-static real contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1, real *scratch) {
+static real contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1,
+                                 real *scratch) {
     return (void)jobs, (void)all, (void)g0, (void)g1, (void)n0, (void)n1, (void)scratch, 0;
 }
 #endif

@@ -5,8 +5,8 @@
 #include "thirds.h"
 
 // Register tiles: s[row][vector] = sum over all terms and k of a[row][k] * w[k][vector]; every sum is a variable of its
-// own. Where rows are more than vectors the weights of one k stay in registers, else the inputs. Two k a turn: with one,
-// the turn itself costs up to a third of the speed.
+// own. Where rows are more than vectors the weights of one k stay in registers, else the inputs. Two k a turn: with
+// one, the turn itself costs up to a third of the speed.
 
 #define EACH1(M) M(0)
 #define EACH2(M) EACH1(M) M(1)
@@ -149,7 +149,8 @@ const Core *core(void) {
     static Core table = {tiles, pack, digest, contract};
 #ifdef HAS_THIRDS
     if (thirds_ready()) {
-        table.split_rows = split_rows, table.multiply_thirds = multiply_thirds, table.multiply_odd = multiply_odd;
+        table.multiply_fresh = multiply_fresh, table.multiply_thirds = multiply_thirds;
+        table.multiply_odd = multiply_odd;
         table.pack_thirds = pack_thirds, table.release_tiles = release_tiles;
     }
 #endif

@@ -22,7 +22,7 @@ class Core(ctypes.Structure):
         ("pack", ctypes.c_void_p),
         ("digest", ctypes.c_void_p),
         ("contract", ctypes.CFUNCTYPE(ctypes.c_long, VOID, *[ctypes.c_long] * 2, VOID, VOID, *[ctypes.c_int] * 2)),
-        ("split_rows", ctypes.c_void_p),
+        ("multiply_fresh", ctypes.c_void_p),
         ("multiply_thirds", ctypes.c_void_p),
         ("multiply_odd", ctypes.c_void_p),
         ("pack_thirds", ctypes.c_void_p),

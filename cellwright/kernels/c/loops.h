@@ -107,7 +107,8 @@ typedef struct {
     // Returns how many numbers of scratch the team needs, which is all it does without.
     long (*contract)(const Block *block, long count, long K, real *scratch, Barrier *barrier, int me, int team);
     // In thirds (thirds.h); null where there are none.
-    int (*split_rows)(const Term *terms, long count, long first, long last, long blocks, real *to);
+    int (*multiply_fresh)(const Term *terms, long first, long rows, long vecs, real *a, const real *w, long blocks,
+                          vec *s, Beside *beside);
     void (*multiply_thirds)(long rows, long vecs, const real *a, const real *w, long blocks, vec *s,
                             Beside *beside);
     void (*multiply_odd)(const Term *terms, long count, long first, long rows, long vecs, const real *w, long blocks,
@@ -122,7 +123,7 @@ void connect(const Core *table) { core = *table; }
 
 // A product, the sum of its terms, for `rows` rows: its weights follow each other in chunks of `most` vectors. All
 // tiles of rows meet a chunk that the first-level cache holds before the next comes, else each tile all chunks. Weights
-// that come from afar at every step say what comes after them: tiles meanwhile fetch the next chunk, a vector each a turn.
+// that come from afar at every step say what comes after them: tiles meanwhile fetch the next chunk, a vector a turn.
 static inline void multiply(long row, long rows, long vecs, long most, const Term *terms, long count, const real *w,
                             long total, vec *s, const real *after) {
     const long blocks = ceil_div(rows, TILE_ROWS), low = rows / blocks, higher = rows % blocks;
@@ -135,19 +136,20 @@ static inline void multiply(long row, long rows, long vecs, long most, const Ter
                 const real *here = w + v * total * VL, *next = v + n < vecs ? w + (v + n) * total * VL : after;
                 const int fetch = after && block < most;
                 const real *ahead = fetch ? next + block * total * VL : here;
-                core.tiles[fetch][n - 1][height - 1](terms, count, row + first, here, ahead, s + first * vecs + v, vecs);
+                vec *to = s + first * vecs + v;
+                core.tiles[fetch][n - 1][height - 1](terms, count, row + first, here, ahead, to, vecs);
             }
             first += height;
         }
 }
 
-// A product of a pass: its terms, its weights, and where its rows lie in thirds, if they do.
+// A product of a pass: its terms, its weights, and where its rows are to lie in thirds, if they are.
 typedef struct {
     const Term *terms;
     long count, total, blocks, slots;
     const real *w;
-    const real *parted;
-    int odd;  // whether rows are not all finite
+    real *parted;
+    int odd;  // whether rows are not all finite, as far as they were split
 } Inputs;
 
 // Its weights from a vector of columns on.
@@ -159,13 +161,16 @@ static inline long points(const Inputs *in, long rows, long count) {
     return points_of(rows, count * in->slots, in->blocks);
 }
 
-static inline void product(const Inputs *in, long group, long row, long rows, long start, long count, long most, vec *s,
-                           const real *after, Beside *beside) {
-    const long vecs = count * in->slots;
+// Of a group of rows, `fresh` where no panel met them before.
+static inline void product(Inputs *in, long group, int fresh, long row, long rows, long start, long count, long most,
+                           vec *s, const real *after, Beside *beside) {
+    const long vecs = count * in->slots, blocks = in->blocks;
     const real *w = weights_from(in, start);
+    real *a = in->parted + group * 2 * blocks * THIRDS;
     if (!in->parted) multiply(row, rows, vecs, most, in->terms, in->count, w, in->total, s, after);
-    else if (in->odd) core.multiply_odd(in->terms, in->count, row, rows, vecs, w, in->blocks, s);
-    else core.multiply_thirds(rows, vecs, in->parted + group * 2 * in->blocks * THIRDS, w, in->blocks, s, beside);
+    else if (!in->odd && fresh) in->odd = core.multiply_fresh(in->terms, row, rows, vecs, a, w, blocks, s, beside);
+    else if (!in->odd) core.multiply_thirds(rows, vecs, a, w, blocks, s, beside);
+    if (in->odd) core.multiply_odd(in->terms, in->count, row, rows, vecs, w, blocks, s);
 }
 
 // What part of a pass a thread does: rows [b0, b1), and of the columns part `me` of `team`. Scratch rows are at

@@ -112,7 +112,7 @@ class _Renderer:
             starts = ", ".join(str(packing.starts[which]) for packing in (self.packing, self.thirds))
             yield f"    const Term terms{number}[] = {{{listed}}};\n"
             given = f"terms{number}, {len(terms)}, {len(product.slots)}, {starts}"
-            yield f"    const Inputs in{number} = inputs(&arg->c, part, {given}, &parted);\n"
+            yield f"    Inputs in{number} = inputs(&arg->c, part, {given}, &parted);\n"
 
     def products(self, stage: str, place: int, loop: Loop) -> Iterator[str]:
         first = 0
@@ -121,7 +121,7 @@ class _Renderer:
         for number, product in enumerate(loop.products):
             after = f"&in{number + 1}, start" if number + 1 < len(loop.products) else "&in0, next"
             tile = f"tile + {first * self.units[stage, place]} * GROUP_ROWS"
-            yield f"            product(&in{number}, group, first, rows, start, count, most, {tile},\n"
+            yield f"            product(&in{number}, group, place == from, first, rows, start, count, most, {tile},\n"
             yield f"                    arg->c.far ? weights_from({after}) : 0, &columns.beside);\n"
             first += len(product.slots)
 

@@ -22,7 +22,7 @@ typedef struct {
     real *dfirst;        // B rows; null: not wanted
 } State;
 
-// few: tiles have few rows; far: weights outgrow a core's cache; turn: 1 to go through their panels the other way round.
+// few: tiles have few rows; far: weights outgrow a core's cache; turn: 1 to go through their panels the other way.
 typedef struct {
     long T, B, job, columns, few, far, turn, rows, packs, pieces, blocks, states, sums, parts, window;
     long thirds, parted_size;           // whether products are to be in thirds; numbers of rows in thirds, of a thread
@@ -169,14 +169,13 @@ static inline long units_of(const Call *c, long units) {
     return c->columns && in_thirds(c) ? min_of(units, SHARED_UNITS) : units;
 }
 
-// A product of a pass, its rows split where it is in thirds; `parted` is where, and moves on.
+// A product of a pass; `parted` is where its rows go where it is in thirds, and moves on.
 static inline Inputs inputs(const Call *c, Range part, const Term *terms, long count, long slots, long plain,
                             long thirds, real **parted) {
     Inputs in = {.terms = terms, .count = count, .slots = slots, .w = c->packed + (in_thirds(c) ? thirds : plain)};
     for (long k = 0; k < count; k++) in.total += terms[k].depth, in.blocks += ceil_div(terms[k].depth, BLOCK_DEPTH);
     if (!in_thirds(c)) return in;
     in.parted = *parted;
-    in.odd = core.split_rows(terms, count, part.b0, part.b1, in.blocks, *parted);
     *parted += ceil_div(part.b1 - part.b0, THIRDS_ROWS) * 2 * in.blocks * THIRDS;
     return in;
 }

@@ -3,8 +3,8 @@
 // A number has 24 bits and a third 8, so three thirds are the number itself: one is it rounded, two what is left
 // rounded, three the rest. Of the nine products of thirds the six largest are summed, in float32; the others are below
 // 2^-24 of the whole. (Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For
-// Higher-Precision Computations, 2019, section 3.) Numbers below 2^-103 lose bits; those that are not finite are left to
-// the other tiles.
+// Higher-Precision Computations, 2019, section 3.) Numbers below 2^-103 lose bits; those that are not finite are left
+// to the other tiles.
 //
 // A block is 32 of the numbers that are summed over: of a tile's line, pairs (k + i, k + 16 + i) side by side. For
 // every 16 lines, rows or columns, it has a tile of each third, 1 KiB each.
@@ -128,29 +128,29 @@ static inline Lines lines_across(const real *from, long step, long depth, long a
     return (Lines){from, step, VL * step, across, {up_to(depth, VL), up_to(depth - VL, VL)}, {n, n}};
 }
 
-// Rows of the terms of a product, at most 32: tiles of the upper rows, then of the lower.
-static void split_group(const Term *terms, long count, long first, long rows, real *to, vec *odd) {
-    const long high = high_rows(rows);
-    for (long r = 0; r < rows; r += high)
-        for (const Term *term = terms; term < terms + count; term++)
-            for (long k = 0; k < term->depth; k += BLOCK_DEPTH, to += THIRDS) {
-                const real *from = term->a + (first + r) * term->lda + k;
-                const Lines lines = lines_along(from, term->lda, min_of(high, rows - r), term->depth - k);
-                split(to, &lines, 0, odd);
-            }
-}
+// Rows of the terms of a product, at most 32, which are split a line at a time, block by block: upper ones, then lower.
+typedef struct {
+    Beside beside;
+    const Term *term;             // of the line that comes next
+    long first, rows, high;       // rows of it, of which so many are upper ones
+    long k, row;                  // of the line: numbers and rows before it
+    long apart;                   // from upper tiles to lower ones
+    real *to;                     // the block
+    vec odd;
+} Splitting;
 
-// Rows of a pass, in the groups in which it goes through them, each of `blocks` blocks of both halves of its rows.
-static int split_rows(const Term *terms, long count, long first, long last, long blocks, real *to) {
-    const long rows = last - first, groups = ceil_div(rows, THIRDS_ROWS);
-    real awake[VL] __attribute__((aligned(VB)));
-    vec odd = v_set1(0);
-    if (shaped) STAY_AWAKE
-    for (long group = 0; group < groups; group++) {
-        const long b = rows * group / groups, n = rows * (group + 1) / groups - b;
-        split_group(terms, count, first + b, n, to + group * 2 * blocks * THIRDS, &odd);
+static void split_lines(Beside *beside, long units) {
+    Splitting *s = (Splitting *)beside;
+    for (; units > 0; units--) {
+        const real *from = s->term->a + (s->first + s->row) * s->term->lda + s->k;
+        real *to = s->to + s->row * VL + (s->row < s->high ? 0 : s->apart - s->high * VL);
+        const int left = (int)(s->term->depth - s->k), near = (int)up_to(left, VL), far = (int)up_to(left - VL, VL);
+        if (far == VL) split_line(to, v_load(from), v_load(from + VL), &s->odd);
+        else split_line(to, v_load_n(from, near), v_load_n(from + VL, far), &s->odd);
+        if (++s->row < s->rows) continue;
+        s->row = 0, s->to += THIRDS, s->k += BLOCK_DEPTH;
+        if (s->k >= s->term->depth) s->term++, s->k = 0;
     }
-    return any_odd(odd);
 }
 
 // ---- products -----------------------------------------------------------------------------------------------------
@@ -236,6 +236,21 @@ static void multiply_group(long rows, long high, long vecs, const real *a, const
 static void multiply_thirds(long rows, long vecs, const real *a, const real *w, long blocks, vec *s, Beside *beside) {
     shape_tiles(rows, high_rows(rows));
     multiply_group(rows, high_rows(rows), vecs, a, w, blocks, (real *)s, vecs * VL, 1, beside);
+}
+
+// The same of rows that are still to be split, into `a`: a block beside the products of the one before it, unless
+// something else is beside them. Returns whether they are not all finite.
+static int multiply_fresh(const Term *terms, long first, long rows, long vecs, real *a, const real *w, long blocks,
+                          vec *s, Beside *beside) {
+    const long high = high_rows(rows), idle = !beside || !beside->left;
+    const long before = idle ? 1 : blocks;
+    Splitting split = {.term = terms, .first = first, .rows = rows, .high = high, .apart = blocks * THIRDS, .to = a};
+    split.beside.more = split_lines, split.odd = v_set1(0);
+    split_lines(&split.beside, rows * before);
+    split.beside.points = (rows > high ? 6 : min_of(vecs, 4)) * (blocks - before);  // of the first vectors
+    start_beside(&split.beside, rows * (blocks - before));
+    multiply_thirds(rows, vecs, a, w, blocks, s, idle ? &split.beside : beside);
+    return any_odd(split.odd);
 }
 
 // The same where the rows are not all finite: plain sums, of weights put together again.
