@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import cellwright as cw
 from cellwright.cells import GRU, LIBRARY, LSTM, RNN
 from cellwright.kernels.c import buffers, run
-from cellwright.kernels.c.buffers import FAR, SHARED, columns_shared
+from cellwright.kernels.c.buffers import FAR, SHARED, THIRDS_ROWS, THIRDS_WASTE, columns_shared, in_thirds
 from tests.oracle import CORE, as_function, assert_alike, closeness, drawn_inputs, flat, results_and_gradients, twins
 
 SIZES = [(1, 1), (2, 7), (3, 65)]  # inputs, units: one, less than a vector, one more than whole vectors
@@ -124,6 +124,21 @@ def test_in_thirds_they_share_them_sooner_forward_than_backward():
         for batch, weights in ((32, lstm), (64, large), (32, large), (16, lstm))
     ]
     assert ways == [[True, False], [True, False], [True, True], [True, True]]
+
+
+def test_products_are_in_thirds_where_rows_and_weights_are_many(monkeypatch):
+    monkeypatch.setattr(buffers, "THIRDS_ROWS", THIRDS_ROWS)
+    monkeypatch.setattr(buffers, "THIRDS_WASTE", THIRDS_WASTE)
+
+    def found(name, inputs, batches=(8, 20, 32)):
+        cell = LIBRARY[name](inputs, 256)
+        code = next(cw.Recurrent(cell, backend="c").choices()).entry.fused.code
+        return [in_thirds(batch, code) for batch in batches]
+
+    assert found("lstm", 28) == [False, True, True]
+    assert found("sru", 28) == [False, False, False]  # no product in its loop: all weights count
+    assert found("sru", 128) == [False, False, True]
+    assert found("sru", 256) == [False, True, True]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 11])

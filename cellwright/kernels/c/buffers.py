@@ -15,7 +15,8 @@ LINE = 64  # bytes: buffers start at lines of the cache
 CHUNK, GROUP = 96, 32  # rows, as in loops.h
 GROUP_BLOCK = 2 * 768  # numbers that a block of a group takes in thirds
 THIRDS_ROWS = ((4 << 20, 32), (1 << 20, 20), (1 << 18, 24), (0, 64))
-"""Bytes of weights, plain, that a loop reads at every step; with as many, rows from which on products are in thirds."""
+"""Bytes of weights, plain, that a loop reads at every step, or, where it reads none, of all; with as many, rows from
+which on products are in thirds."""
 THIRDS_WASTE = 1.6  # of blocks that are filled up with zeros
 FEW_ROWS = 3  # of a tile that takes more columns
 FAR = 5 << 18  # bytes of weights that a core's own cache no longer holds beside all else: tiles fetch what comes next
@@ -70,7 +71,7 @@ def in_thirds(B: int, code: Source) -> bool:
         B: rows of the batch.
         code: of the cell.
     """
-    plain, parted = code.packing.each_step, code.thirds.each_step
+    plain, parted = (one.each_step or one.size for one in (code.packing, code.thirds))
     least = next(rows for most, rows in THIRDS_ROWS if 4 * plain >= most)
     return least <= B and parted <= THIRDS_WASTE * THIRDS * plain
 
