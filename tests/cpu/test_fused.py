@@ -138,7 +138,7 @@ def test_products_are_in_thirds_where_rows_and_weights_are_many(monkeypatch):
     assert found("lstm", 28) == [False, True, True]
     assert found("sru", 28) == [False, False, False]  # no product in its loop: all weights count
     assert found("sru", 128) == [False, False, True]
-    assert found("sru", 256) == [False, True, True]
+    assert found("sru", 512) == [False, True, True]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 11])
