@@ -82,7 +82,7 @@ def settle(graph: Graph, split: Split, stages: dict[str, tuple[Loop, ...]], oper
     depends = graph.depends()
     fixed = set(graph.used(*(name for name in graph.outputs if name.startswith(("left", "right")))))
     open_slots: dict[int, Place] = {}
-    for atom in sorted(split.kept):
+    for atom in sorted(split.kept, key=lambda atom: (graph.atoms[atom].width == 1, atom)):  # wide ones begin at lines
         place = None
         if atom not in fixed and memory.last_read(atom, "after")[0] < 0:
             taken = next((new for new in free if memory.may_follow(new, atom, "backward")), None)

@@ -30,10 +30,14 @@ ODD = 16  # columns more: a line of the cache in float32, two in float64
 
 
 def kept_apart(program: Program) -> Program:
-    """The same program, but for rows a power of two apart: they would crowd into few places of a cache."""
-    crowded = [name for name in OURS if (width := program.buffers[name].width) and width % CROWDED == 0]
-    wider = {name: program.buffers[name]._replace(width=program.buffers[name].width + ODD) for name in crowded}
+    """The same program, but rows begin at lines of the cache, and not a power of two apart, in a few places of it."""
+    wider = {name: program.buffers[name]._replace(width=_apart(program.buffers[name].width)) for name in OURS}
     return dataclasses.replace(program, buffers={**program.buffers, **wider})
+
+
+def _apart(width: int) -> int:
+    whole = -(-width // ODD) * ODD if width > CROWDED // 2 else width
+    return whole + ODD if whole and whole % CROWDED == 0 else whole
 
 
 def columns_shared(B: int, team: int, weights: int, thirds: bool = False, back: bool = False) -> bool:
