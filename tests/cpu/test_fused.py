@@ -149,9 +149,24 @@ def test_few_rows_each_with_one_thread(name, batch, monkeypatch):
         check(LIBRARY[name](3, 37), 4, batch)
 
 
-def test_rows_a_power_of_two_apart_are_kept_apart_and_no_others():
-    widths = [next(cw.Recurrent(LSTM(3, H)).choices()).entry.fused.program.buffers["d"].width for H in (63, 64)]
-    assert widths == [4 * 63, 4 * 64 + 16]
+def test_rows_begin_at_lines_of_the_cache_and_not_a_power_of_two_apart():
+    widths = [
+        next(cw.Recurrent(LSTM(3, H)).choices()).entry.fused.program.buffers["d"].width for H in (30, 41, 48, 63, 64)
+    ]
+    assert widths == [4 * 30, 176, 4 * 48, 256 + 16, 256 + 16]
+
+
+def test_values_of_one_column_lie_behind_all_others():
+    program = next(cw.Recurrent(LIBRARY["lstm-layernorm"](28, 256)).choices()).entry.fused.program
+    kept = [
+        (home.column, program.graph.atoms[a].width)
+        for a, homes in program.homes.items()
+        for home in homes
+        if home.buffer == "kept"
+    ]
+    wide = [column for column, width in kept if width > 1]
+    assert wide and all(column % 256 == 0 for column in wide)
+    assert any(width == 1 for _, width in kept)
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -67,6 +67,21 @@ def test_a_random_cell_fused_equals_it_step_by_step(inputs, widths, program, has
 
 
 FOUND = {  # the least cells with which a fault was found
+    "a number between two parts of a pass": (1, [2], [("linear", 0, 1), ("unary", "atan", 0)], True, 1),
+    "numbers that the pass computes itself": (
+        1,
+        [2],
+        [
+            ("linear", 0, 1),
+            ("linear", 0, 1),
+            ("linear", 0, 2),
+            ("unary", "atan", 28),
+            ("binary", "add", 0, 29),
+            ("two", "outer", 0, 0),
+        ],
+        False,
+        1,
+    ),
     "a number in a product": (
         1,
         [1],

@@ -226,11 +226,12 @@ static void backward_0(const Args *arg, long step, Range part, const int keep) {
     enum { W = 5, VECTORS = (W + VL - 1) / VL };
     const Memory m = memory(arg, step, part);
     const long start = VECTORS * part.me / part.team, stop = VECTORS * (part.me + 1) / part.team;
-    for (long row = part.b0; row < part.b1; row++)
+    for (long row = part.b0; row < part.b1; row++) {
         for (long col = start * VL; col < stop * VL; col += VL) {
             if (col + VL <= W) backward_0_at(arg, m, row, col, VL, 0, 0, part, keep);
             else backward_0_at(arg, m, row, col, W % VL, 0, 0, part, keep);
         }
+    }
 }
 
 V_FN void backward_1_at(const Args *arg, const Memory m, long row, long col, const int lanes, vec *tile,

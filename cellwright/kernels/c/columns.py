@@ -26,6 +26,14 @@ class Function(NamedTuple):
     text: str
 
 
+class Shared(NamedTuple):
+    """What the columns of a row share: values of one column that they read, all that are computed for it, sums."""
+
+    scalars: list[int]
+    computed: list[int]
+    reductions: list[int]
+
+
 class Columns:
     """The column functions of a program.
 
@@ -60,7 +68,7 @@ class Columns:
         if not loop.products:
             return [list(loop.atoms)]
         depth: dict[int, int] = {}
-        for atom in sorted(loop.atoms):
+        for atom in sorted({*loop.atoms, *loop.scalars}):
             below = max([0, *(depth.get(arg.atom, 0) for arg in self.graph.atoms[atom].args)])
             depth[atom] = below + OPS[self.graph.atoms[atom].op].costly
         parts: list[list[int]] = [[] for _ in range(MOST_PARTS)]
@@ -76,7 +84,8 @@ class Columns:
             written = [
                 span for earlier in (slots, *parts[:place]) for atom in earlier for span in self._written(stage, atom)
             ]
-            read = [span for atom in part for span in self._read(stage, loop, atom)]
+            readers = {*part, *self._scalars(loop, part)}
+            read = [span for atom in readers for span in self._read(stage, loop, atom)]
             if meet(written, read):
                 return False
         return True
@@ -96,7 +105,13 @@ class Columns:
         """What later parts read of earlier ones, in the order in which it lies in the tile."""
         where = {atom: place for place, part in enumerate(parts) for atom in part}
         readers = [(place, atom) for atom, place in where.items()] + [(len(parts) - 1, one) for one in loop.reductions]
-        return sorted({a for place, atom in readers for a in self._args(atom) if where.get(a, place) < place})
+        read = {
+            (a, place)
+            for place, atom in readers
+            for one in (atom, *self._scalars(loop, [atom]))
+            for a in self._args(one)
+        }
+        return sorted({atom for atom, place in read if where.get(atom, place) < place})
 
     def _args(self, atom: int) -> Iterator[int]:
         return (arg.atom for arg in self.graph.atoms[atom].args)
@@ -117,20 +132,57 @@ class Columns:
             if atom in used and atom not in part:
                 yield f"    const vec {self.at.names[atom]} = {self._between(len(slots), number, len(handed), units)};"
         known = {*slots, *handed}
+        if shared := self.shared(loop):
+            yield from (f"    const vec {self.at.names[atom]} = tile[{at}];" for at, atom in enumerate(shared.scalars))
+            known, scalars = known | scalars, set()
         for atom in sorted({*scalars, *part}):
-            if atom in self.graph.names:
-                yield f"    // {self.at.names[atom]} = {equation(self.graph, atom, loop.inside, self.at.names)}"
-            atoms = self.graph.atoms[atom]
-            args = [self.at.operand(stage, arg, loop, known, atom in scalars) for arg in atoms.args]
-            yield f"    const vec {self.at.names[atom]} = {OPS[atoms.op].code.format(*args)};"
+            yield from self._computed(stage, atom, loop, known, atom in scalars)
             known.add(atom)
-        for atom in loop.reductions if last else ():
-            yield from self._reduce(stage, atom, loop, known)
+        for number, atom in enumerate(loop.reductions if last else ()):
+            lanes = f"tile[{len(shared.scalars) + number}]" if shared else None
+            yield self._reduce(stage, atom, loop, known, lanes)
         for atom in (*(slots if first else ()), *part):
             yield from self._stores(stage, atom)
         for number, atom in enumerate(handed):
             if atom in part:
                 yield f"    {self._between(len(slots), number, len(handed), units)} = {self.at.names[atom]};"
+
+    def _computed(self, stage: str, atom: int, loop: Loop, known: set[int], scalar: bool) -> Iterator[str]:
+        """An operation, with the cell's equation above it where it has a name."""
+        if atom in self.graph.names:
+            yield f"    // {self.at.names[atom]} = {equation(self.graph, atom, loop.inside, self.at.names)}"
+        made = self.graph.atoms[atom]
+        args = [self.at.operand(stage, arg, loop, known, scalar) for arg in made.args]
+        yield f"    const vec {self.at.names[atom]} = {OPS[made.op].code.format(*args)};"
+
+    # What all columns of a row have in common.
+
+    def shared(self, loop: Loop) -> Shared | None:
+        """Of a pass that goes through its rows one by one what its columns share, if it adds up or reads such sums."""
+        mine = [*loop.atoms, *loop.reductions]
+        scalars = self._scalars(loop, mine)
+        read = {arg for atom in (*mine, *scalars) for arg in self._args(atom)}
+        sums = loop.reductions or any(self.graph.atoms[arg].op in REDUCE for arg in read)
+        of_pass = any(arg in loop.atoms for atom in scalars for arg in self._args(atom))
+        if loop.products or loop.scan or of_pass or not sums:
+            return None
+        used = {arg for atom in mine for arg in self._args(atom)}
+        return Shared(sorted(scalars & used), sorted(scalars), list(loop.reductions))
+
+    def row_begins(self, stage: str, loop: Loop, shared: Shared) -> Iterator[str]:
+        """The values of one column, once for a row, and where what is added up begins."""
+        known: set[int] = set()
+        for atom in shared.computed:
+            yield from (f"    {line}\n" for line in self._computed(stage, atom, loop, known, True))
+            known.add(atom)
+        names = [self.at.names[atom] for atom in shared.scalars]
+        names += [f"v_set1({REDUCE[self.graph.atoms[atom].op][2]})" for atom in shared.reductions]
+        yield f"        vec shared[] = {{{', '.join(names)}}};\n" if names else "        vec *const shared = 0;\n"
+
+    def row_ends(self, shared: Shared) -> Iterator[str]:
+        """What was added up in lanes, as one number."""
+        for number, atom in enumerate(shared.reductions, len(shared.scalars)):
+            yield f"        {self.at.partial(atom)} = {REDUCE[self.graph.atoms[atom].op][0]}(shared[{number}], VL);\n"
 
     def _slots(self, loop: Loop, units: int) -> dict[int, str]:
         """Where in the tile each product of a column lies."""
@@ -155,12 +207,14 @@ class Columns:
             stack += new
         return found
 
-    def _reduce(self, stage: str, atom: int, loop: Loop, known: set[int]) -> Iterator[str]:
-        """All values of a column first, then the lanes of their vector: that takes longest."""
-        over, both, _, join = REDUCE[self.graph.atoms[atom].op]
-        where = self.at.partial(atom)
+    def _reduce(self, stage: str, atom: int, loop: Loop, known: set[int], lanes: str | None) -> str:
+        """All values of a column first, then with what came before: lane by lane, or its own lanes first."""
+        over, both, none, join = REDUCE[self.graph.atoms[atom].op]
         values = [self.at.operand(stage, arg, loop, known, False) for arg in self.graph.atoms[atom].args]
-        yield f"    {where} = {both}({where}, {over}({reduce(join.format, values)}, lanes));"
+        value, where = reduce(join.format, values), self.at.partial(atom)
+        if lanes:
+            return f"    {lanes} = {join.format(lanes, f'v_only({value}, lanes, {none})')};"
+        return f"    {where} = {both}({where}, {over}({value}, lanes));"
 
     # Stores.
 

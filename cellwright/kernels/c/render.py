@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cellwright.kernels.c.address import REDUCE, Addresses, vector
-from cellwright.kernels.c.columns import Columns
+from cellwright.kernels.c.columns import Columns, Function
 from cellwright.kernels.c.frame import frame
 from cellwright.kernels.c.packing import Packing, packing
 from cellwright.kernels.c.templates import AHEAD, EARLIER, PART, PLAIN, SCAN, TILED
@@ -72,31 +72,47 @@ class _Renderer:
     # One pass.
 
     def loop(self, stage: str, place: int, loop: Loop) -> str:
-        name, units = f"{stage}_{place}", self.units[stage, place]
-        functions = self.columns.functions(stage, name, loop, units)
+        name = f"{stage}_{place}"
+        functions = self.columns.functions(stage, name, loop, self.units[stage, place])
+        own = self.tiled(stage, place, loop, functions) if loop.products else self.plain(stage, name, loop)
+        return "\n".join(function.text for function in functions) + own
+
+    def tiled(self, stage: str, place: int, loop: Loop, functions: list[Function]) -> str:
+        """Products first, tile by tile."""
+        name, units, timed = f"{stage}_{place}", self.units[stage, place], stage in TIMED
         parts = [PART.format(number=number, name=one.name, memory="m") for number, one in enumerate(functions)]
         ahead = self.ahead and (stage, loop) == ("backward", self.program.stages["backward"][-1])
         if ahead:
             parts.append(PART.format(number=len(functions), name="backward_0_at", memory="before"))
-        fill = {
-            "name": name,
-            "width": loop.width,
-            "units": units,
-            "tile": self.columns.vectors(stage, loop) * units,
-            "few": "arg->c.few" if stage in TIMED else 0,
-            "most": "units_of(&arg->c, U)" if stage in TIMED else "U",
-            "team": "packed_for(&arg->c)" if stage in TIMED else 1,
-            "start": "".join(self.initial_reductions(loop)),
-            "inputs": "".join(self.inputs(stage, place, loop)),
-            "products": "".join([*self.prefetches(stage, loop), *self.products(stage, place, loop)]),
-            "count": f"{len(functions)} + ahead" if ahead else len(functions),
-            "parts": "".join(parts),
-            "earlier": EARLIER if ahead else "",
-            "ahead": AHEAD if ahead else "",
-            "before": "&before" if ahead else "0",
-        }
-        template = TILED if loop.products else PLAIN
-        return "\n".join(function.text for function in functions) + template.format(**fill)
+        return TILED.format(
+            name=name,
+            width=loop.width,
+            units=units,
+            tile=self.columns.vectors(stage, loop) * units,
+            few="arg->c.few" if timed else 0,
+            most="units_of(&arg->c, U)" if timed else "U",
+            team="packed_for(&arg->c)" if timed else 1,
+            start="".join(self.initial_reductions(loop)),
+            inputs="".join(self.inputs(stage, place, loop)),
+            products="".join([*self.prefetches(stage, loop), *self.products(stage, place, loop)]),
+            count=f"{len(functions)} + ahead" if ahead else len(functions),
+            parts="".join(parts),
+            earlier=EARLIER if ahead else "",
+            ahead=AHEAD if ahead else "",
+            before="&before" if ahead else "0",
+        )
+
+    def plain(self, stage: str, name: str, loop: Loop) -> str:
+        """No products: row by row, with what the columns of a row share."""
+        shared = self.columns.shared(loop)
+        return PLAIN.format(
+            name=name,
+            width=loop.width,
+            start="" if shared else "".join(self.initial_reductions(loop)),
+            begins="".join(self.columns.row_begins(stage, loop, shared)) if shared else "",
+            ends="".join(self.columns.row_ends(shared)) if shared else "",
+            shared="shared" if shared else "0",
+        )
 
     def initial_reductions(self, loop: Loop) -> Iterator[str]:
         for atom in loop.reductions:

@@ -75,11 +75,12 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
     enum {{ W = {width}, VECTORS = (W + VL - 1) / VL }};
     const Memory m = memory(arg, step, part);
 {start}    const long start = VECTORS * part.me / part.team, stop = VECTORS * (part.me + 1) / part.team;
-    for (long row = part.b0; row < part.b1; row++)
-        for (long col = start * VL; col < stop * VL; col += VL) {{
-            if (col + VL <= W) {name}_at(arg, m, row, col, VL, 0, 0, part, keep);
-            else {name}_at(arg, m, row, col, W % VL, 0, 0, part, keep);
+    for (long row = part.b0; row < part.b1; row++) {{
+{begins}        for (long col = start * VL; col < stop * VL; col += VL) {{
+            if (col + VL <= W) {name}_at(arg, m, row, col, VL, {shared}, 0, part, keep);
+            else {name}_at(arg, m, row, col, W % VL, {shared}, 0, part, keep);
         }}
+{ends}    }}
 }}
 """
 SCAN = """// {made} = cumsum({read}), row by row: rows are split over the threads, columns never.

@@ -183,6 +183,7 @@ V_FN real v_sum(vec a) {
     return V_PICK((s[0] + s[2]) + (s[1] + s[3 & (VL - 1)]), s[0] + s[1]);
 #endif
 }
+V_FN vec v_only(vec a, int n, real rest) { return n >= VL ? a : v_where(v_first(n), a, v_set1(rest)); }
 V_FN real v_sum_n(vec a, int n) { return v_sum(n >= VL ? a : (vec)((ivec)a & v_first(n))); }
 // Lane l is lane l + by, around the end; by is a constant.
 V_FN vec v_rotate(vec a, int by) {
