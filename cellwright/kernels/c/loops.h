@@ -166,7 +166,7 @@ static inline void product(Inputs *in, long group, int fresh, long row, long row
                            vec *s, const real *after, Beside *beside) {
     const long vecs = count * in->slots, blocks = in->blocks;
     const real *w = weights_from(in, start);
-    real *a = in->parted + group * 2 * blocks * THIRDS;
+    real *a = in->parted ? in->parted + group * 2 * blocks * THIRDS : 0;
     if (!in->parted) multiply(row, rows, vecs, most, in->terms, in->count, w, in->total, s, after);
     else if (!in->odd && fresh) in->odd = core.multiply_fresh(in->terms, row, rows, vecs, a, w, blocks, s, beside);
     else if (!in->odd) core.multiply_thirds(rows, vecs, a, w, blocks, s, beside);
