@@ -42,11 +42,12 @@ class Gradients:
         counts = [-(-block.rows * block.columns // ALIGNED) * ALIGNED for block in program.blocks]
         *self.starts, self.sums = accumulate(counts, initial=0)
         """Where each block starts, and where the sums do."""
-        self.size = self.sums + program.buffers["sums"].width
         direct = {name: _direct(program.tape, number) for name, number in program.gradients.items()}
         places = {name: self._place(*found) for name, found in direct.items() if found is not None}
         self._places = {name: place for name, place in places.items() if place is not None}
-        self._shared = self._second()
+        self.copies, self._shared = self._apart()
+        """How often the sums lie there, one time after the other; and parameters that share memory even so."""
+        self.size = self.sums + self.copies * program.buffers["sums"].width
 
     def _place(self, leaf: tuple[str, int, Any], flipped: bool) -> Strided | None:
         """Where a sum or product lies that is in one piece."""
@@ -62,15 +63,24 @@ class Gradients:
         shape, strides, start = whole
         return shape[::-1], strides[::-1], start
 
-    def _second(self) -> list[str]:
-        """The parameters whose gradients lie, wholly or in part, where another's do: both would be changed in place."""
-        taken, found = torch.zeros(self.size, dtype=torch.bool), []
-        for name, place in self._places.items():
-            mine = taken.as_strided(*place)
-            if mine.any():
-                found.append(name)
-            mine.fill_(True)
-        return found
+    def _apart(self) -> tuple[int, list[str]]:
+        """Move gradients that lie where another's do to a second copy of the sums: both would be changed in place.
+
+        Returns:
+            How many copies there are, and the parameters of which a part still lies where another's does.
+        """
+        width, copies, found = self.program.buffers["sums"].width, 1, []
+        taken = torch.zeros(self.sums + 2 * width, dtype=torch.bool)
+        for name, (shape, strides, start) in self._places.items():
+            moved = start + width if start >= self.sums else start
+            if taken.as_strided(shape, strides, start).any():
+                if moved == start or taken.as_strided(shape, strides, moved).any():
+                    found.append(name)
+                else:
+                    copies, start = 2, moved
+            taken.as_strided(shape, strides, start).fill_(True)
+            self._places[name] = (shape, strides, start)
+        return copies, found
 
     def _sum_at(self, part: tuple[int, int], shape: tuple[int, ...]) -> Strided:
         strides = tuple(accumulate(reversed(shape[1:]), mul, initial=1))[::-1] if shape else ()

@@ -54,13 +54,14 @@ class Alike(cw.Cell):
 
     def __init__(self, input_size, hidden_size):
         super().__init__(input_size, hidden_size)
-        for name, shape in {"all": (I + H, H), "some": (I, H), "turned": (H, H), "b": (H,), "b_too": (H,)}.items():
+        shapes = {"all": (I + H, H), "some": (I, H), "turned": (H, H), "b": (H,), "b_too": (H,), "b_again": (H,)}
+        for name, shape in shapes.items():
             self.register_parameter(name, torch.nn.Parameter(0.3 * torch.randn(shape)))
         self.scale = torch.nn.Parameter(torch.randn(()))
 
     def step(self, x, h):
         gate = torch.cat([x, h], 1) @ self.all + x @ self.some + h @ self.turned.t() + self.b + self.b_too
-        return torch.tanh(gate + self.scale)
+        return torch.tanh(gate + self.b_again + self.scale)
 
 
 I, H = 3, 4

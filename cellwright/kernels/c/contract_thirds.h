@@ -77,12 +77,25 @@ static contract_group contract_group_at(const contract_job *jobs, long group) {
     return (contract_group){jobs, group * PANEL, contract_min(PANEL, jobs->M - group * PANEL)};
 }
 
-// Between a square of a tile and a C that is transposed.
-static void contract_turn(const contract_job *job, long m, long n, real *tile, int load) {
+// Between a square of a tile, all of it or its upper left, and lines of C, where it lies turned if C is transposed.
+static void contract_square(const contract_job *job, real *c, long rows, long cols, real *tile, int load) {
+    const long lines = job->exchanged ? cols : rows, lanes = job->exchanged ? rows : cols;
     vec square[VL];
-    for (int i = 0; i < VL; i++) square[i] = v_load(load ? contract_at(job, m, n + i) : tile + i * PANEL);
-    v_transpose(square);
-    for (int i = 0; i < VL; i++) v_store(load ? tile + i * PANEL : contract_at(job, m, n + i), square[i]);
+    for (long i = 0; i < VL; i++)
+        square[i] = load ? v_load_n(c + i * job->ldc, (int)(i < lines ? lanes : 0)) : v_load(tile + i * PANEL);
+    if (job->exchanged) v_transpose(square);
+    for (long i = 0; i < (load ? VL : lines); i++)
+        if (load) v_store(tile + i * PANEL, square[i]);
+        else v_store_n(c + i * job->ldc, square[i], (int)lanes);
+}
+
+// The same where lines of C fall in two segments.
+static void contract_apart(const contract_job *job, long m, long n, long rows, long cols, real *tile, int load) {
+    for (long i = 0; i < rows; i++)
+        for (long j = 0; j < cols; j++) {
+            real *c = contract_at(job, m + i, n + j), *t = tile + i * PANEL + j;
+            *(load ? t : c) = *(load ? c : t);
+        }
 }
 
 // Between a tile and a C that it cannot reach itself: transposed, cut off at the right, or with columns that lie apart.
@@ -91,13 +104,10 @@ static void contract_by_hand(const contract_group *g, long n, long cols, real *t
     for (long i = 0; i < g->rows; i += VL)
         for (long j = 0; j < cols; j += VL) {
             const long m = g->m + i, rows = contract_min(VL, g->rows - i), width = contract_min(VL, cols - j);
+            const long first = job->exchanged ? m : n + j, lanes = job->exchanged ? rows : width;
             real *part = tile + i * PANEL + j;
-            const int whole = rows == VL && width == VL && m % job->segment + VL <= job->segment;
-            if (job->exchanged && whole) contract_turn(job, m, n + j, part, load);
-            for (long k = 0; k < rows * width && !(job->exchanged && whole); k++) {
-                real *c = contract_at(job, m + k / width, n + j + k % width), *t = part + k / width * PANEL + k % width;
-                *(load ? t : c) = *(load ? c : t);
-            }
+            if (first % job->segment + lanes > job->segment) contract_apart(job, m, n + j, rows, width, part, load);
+            else contract_square(job, contract_at(job, m, n + j), rows, width, part, load);
         }
 }
 

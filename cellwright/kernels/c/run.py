@@ -28,8 +28,8 @@ from cellwright.step import Ragged, batch_size
 INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
 CALL = (
-    *("T", "B", "job", "columns", "few", "far", "turn", "rows", "packs", "pieces", "blocks", "states", "sums", "parts"),
-    *("window", "thirds", "parted_size", "start", "resets", "thread", "threads", "barrier", "pack"),
+    *("T", "B", "job", "columns", "few", "far", "turn", "rows", "packs", "pieces", "blocks", "states", "sums"),
+    *("copies", "parts", "window", "thirds", "parted_size", "start", "resets", "thread", "threads", "barrier", "pack"),
     *("piece", "found", "known", "plain", "block", "state", "packed", "parted", "contract", "reductions"),
     *("sum", "bias"),
 )
@@ -167,8 +167,9 @@ class Fused:
         places = layout.places(saved.memory.start, names)
         argument = (
             *(steps.T, sizes.B, 0, sizes.columns[0], sizes.few[0], self.weights.each_step > FAR, 0),
-            *(layout.scratch_rows, len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count, sums, sizes.team),
-            *(sizes.window, sizes.thirds, layout.parted, steps.start, steps.resets),
+            *(layout.scratch_rows, len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count),
+            *(sums, self.gradients.copies, sizes.team, sizes.window, sizes.thirds, layout.parted),
+            *(steps.start, steps.resets),
             *(*thread_functions(), 0, *packed.fields, 0, 0, 0, *places[-count - 4 : -count], 0),
             *(*places[: -count - 4], *packed.vectors),
         )

@@ -22,9 +22,10 @@ typedef struct {
     real *dfirst;        // B rows; null: not wanted
 } State;
 
-// few: tiles have few rows; far: weights outgrow a core's cache; turn: 1 to go through their panels the other way.
+// few: tiles have few rows; far: weights outgrow a core's cache; turn: 1 to go through their panels the other way;
+// copies: how often sums are to lie in `bias`.
 typedef struct {
-    long T, B, job, columns, few, far, turn, rows, packs, pieces, blocks, states, sums, parts, window;
+    long T, B, job, columns, few, far, turn, rows, packs, pieces, blocks, states, sums, copies, parts, window;
     long thirds, parted_size;           // whether products are to be in thirds; numbers of rows in thirds, of a thread
     const long *start;                  // T + 1
     const uint8_t *resets;              // null, or for every row whether it begins anew
@@ -246,7 +247,7 @@ static void finish(const Call *c, long me, long team) {
     for (long j = c->sums * me / team; j < c->sums * (me + 1) / team; j++) {
         real total = 0;
         for (long k = 0; k < team; k++) total += c->sum[(2 * k + 1) * c->sums + j];
-        c->bias[j] = total;
+        for (long k = 0; k < c->copies; k++) c->bias[k * c->sums + j] = total;
     }
     core.contract(c->block, c->blocks, c->start[c->T], c->contract, c->barrier, me, team);
 }

@@ -78,7 +78,7 @@ class Around:
             left = self._matrix(block.left, saved)[:, block.left.column : block.left.column + block.rows]
             right = self._matrix(block.right, saved)[:, block.right.column : block.right.column + block.columns]
             to.copy_((left.to(saved.x.dtype).T @ right.to(saved.x.dtype)).view(to.shape))
-        found[self.gradients.sums :] = self._sums(saved)
+        found[self.gradients.sums :] = self._sums(saved).repeat(self.gradients.copies)
         return found
 
     def _sums(self, saved: Saved) -> Tensor:
