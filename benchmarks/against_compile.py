@@ -36,9 +36,7 @@ VERSIONS = f"torch {torch.__version__}"
 
 
 def main() -> None:
-    parser = options(__doc__, shapes=SHAPES[:1], cells=WRITTEN, rounds=7)
-    parser.set_defaults(cells=["lstm", "gru-reset-before"])
-    given = parser.parse_args()
+    given = options(__doc__, shapes=SHAPES[:1], cells=WRITTEN, rounds=7).parse_args()
     start(given)
     given.peak = peak(given.threads)
     warnings.filterwarnings("ignore", module="torch")

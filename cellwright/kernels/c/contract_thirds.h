@@ -98,7 +98,7 @@ static void contract_apart(const contract_job *job, long m, long n, long rows, l
         }
 }
 
-// Between a tile and a C that it cannot reach itself: transposed, cut off at the right, or with columns that lie apart.
+// Between a tile and a C that it cannot reach itself: of parts of squares, or with columns that lie apart.
 static void contract_by_hand(const contract_group *g, long n, long cols, real *tile, int load) {
     const contract_job *job = g->job;
     for (long i = 0; i < g->rows; i += VL)
@@ -111,16 +111,39 @@ static void contract_by_hand(const contract_group *g, long n, long cols, real *t
         }
 }
 
-// The tiles of a group in a panel, over `depth` of k: the first time C is written, then added to.
-static void contract_tiles(const contract_group *g, int first, long depth, long n, long cols, const real *a,
+// Whether tiles reach C themselves; one that is transposed in whole squares, each in its place.
+static int contract_reached(const contract_group *g, long n, long cols) {
+    const contract_job *job = g->job;
+    const long first = job->exchanged ? g->m : n, lanes = job->exchanged ? g->rows : cols;
+    return cols % VL == 0 && first % job->segment + lanes <= job->segment && (!job->exchanged || g->rows % VL == 0);
+}
+
+// The squares of a transposed C, which tiles left as they are: turned, each in its place.
+static void contract_turn(const contract_group *g, real *c, long cols) {
+    const long ldc = g->job->ldc;
+    vec square[VL];
+    for (long j = 0; j < cols; j += VL)
+        for (long i = 0; i < g->rows; i += VL) {
+            real *at = c + j * ldc + i;
+            for (int k = 0; k < VL; k++) square[k] = v_load(at + k * ldc);
+            v_transpose(square);
+            for (int k = 0; k < VL; k++) v_store(at + k * ldc, square[k]);
+        }
+}
+
+// The tiles of a group in a panel, over some of k: the first time C is written, then added to.
+static void contract_tiles(const contract_group *g, int first, int last, long blocks, long n, long cols, const real *a,
                            const real *d, Beside *beside) {
     real tile[PANEL * PANEL] __attribute__((aligned(VB)));
     const contract_job *job = g->job;
-    const int whole = !job->exchanged && cols % VL == 0 && n % job->segment + cols <= job->segment;
-    if (!whole && !first) contract_by_hand(g, n, cols, tile, 1);
-    multiply_group(g->rows, contract_min(g->rows, VL), contract_up(cols, VL), a, d, contract_up(depth, BLOCK_DEPTH),
-                   whole ? contract_at(job, g->m, n) : tile, whole ? job->ldc : PANEL, first, beside);
-    if (!whole) contract_by_hand(g, n, cols, tile, 0);
+    const int reached = contract_reached(g, n, cols), turned = reached && job->exchanged;
+    real *c = reached ? contract_at(job, g->m, n) : tile;
+    const long ldc = reached ? job->ldc : PANEL, down = VL * (turned ? 1 : ldc), right = VL * (turned ? ldc : 1);
+    if (!reached && !first) contract_by_hand(g, n, cols, tile, 1);
+    multiply_group(g->rows, contract_min(g->rows, VL), contract_up(cols, VL), a, d, blocks, (Sums){c, ldc, down, right},
+                   first, beside);
+    if (turned && last) contract_turn(g, c, cols);
+    if (!reached) contract_by_hand(g, n, cols, tile, 0);
 }
 
 // What a thread has at once of products that share D: some of k of some groups.
@@ -195,7 +218,8 @@ static void contract_products(const contract_round *r, const contract_slab *p, B
         const contract_group g = contract_group_at(r->jobs, r->group + i);
         const real *a = r->packed + i * contract_tall(r->depth);
         shape_tiles(g.rows, contract_min(g.rows, VL));
-        contract_tiles(&g, r->k == 0, r->depth, p->n, p->cols, a, p->to, beside);
+        const int first = r->k == 0, last = r->k + r->depth == g.job->K;
+        contract_tiles(&g, first, last, contract_up(r->depth, BLOCK_DEPTH), p->n, p->cols, a, p->to, beside);
     }
 }
 
