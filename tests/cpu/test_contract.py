@@ -68,6 +68,17 @@ long run_parts(const real *A, const real *D, real *C, long K, long M, long N, lo
     return contract(blocks, parts, K, 0, 0, 0, team);
 }
 """
+# Any products: of each, addresses and row lengths of A and D, the address of C, rows and columns. Returns as above.
+BLOCKS = """
+long run_blocks(const long *given, long count, long K, real *scratch, int team) {
+    Block blocks[CONTRACT_MOST];
+    for (long i = 0; i < count; i++, given += 7)
+        blocks[i] = (Block){(real *)given[0], given[1], (real *)given[2], given[3],
+                            (real *)given[4], given[5], given[6], given[6]};
+    if (scratch) together((Share){.blocks = blocks, .count = count, .K = K}, scratch, team);
+    return contract(blocks, count, K, 0, 0, 0, team);
+}
+"""
 # Every array ends (or starts) where its last (first) page does, between pages that may not be touched.
 FENCE = """
 #include <stdio.h>
@@ -115,6 +126,8 @@ class Contract:
         self.library.run.restype = None
         self.library.run_parts.argtypes = [pointer] * 3 + [long] * 4 + [pointer, integer]
         self.library.run_parts.restype = long
+        self.library.run_blocks.argtypes = [pointer, long, long, pointer, integer]
+        self.library.run_blocks.restype = long
         self.library.scratch.argtypes = [long] * 3 + [integer]
         self.library.scratch.restype = long
 
@@ -191,7 +204,7 @@ def build(kind: tuple[str, str], folder: Path, source: str, *flags: str) -> Path
 
 @pytest.fixture(scope="module")
 def contract(kind: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Contract:
-    library = build(kind, tmp_path_factory.mktemp("contract"), WRAPPER, "-fPIC", "-shared")
+    library = build(kind, tmp_path_factory.mktemp("contract"), WRAPPER + BLOCKS, "-fPIC", "-shared")
     return Contract(library, np.float64 if kind[1] == "double" else np.float32)
 
 
@@ -269,6 +282,70 @@ def test_products_that_share_d_are_the_same_sums(contract: Contract, size: tuple
             scratch = np.empty(contract.library.run_parts(a, d, c, K, M, N, parts, None, team), contract.dtype)
             contract.library.run_parts(a, d, c, K, M, N, parts, scratch.ctypes.data, team)
             check(contract, A, D, C)
+
+
+Columns = tuple[str, int, int]
+"""Of a matrix by name, from and to."""
+FAMILIES: dict[str, list[tuple[Columns, Columns]]] = {
+    "of a GRU": [(("h", 0, 64), ("d", 0, 192)), (("x", 0, 28), ("d", 64, 256))],
+    "of a GRU, turned": [(("d", 64, 192), ("h", 0, 64)), (("d", 0, 64), ("h", 0, 64)), (("d", 64, 256), ("x", 0, 28))],
+    "of an MGU": [(("e", 0, 64), ("d", 0, 64)), (("x", 0, 28), ("d", 0, 128)), (("h", 0, 64), ("d", 64, 128))],
+    "nothing in common": [(("h", 0, 64), ("d", 192, 256)), (("h", 0, 64), ("d", 0, 64))],
+    "the same twice": [(("h", 0, 40), ("d", 0, 96)), (("h", 0, 40), ("d", 0, 96)), (("h", 0, 64), ("d", 32, 96))],
+    "one twice": [(("e", 0, 64), ("d", 0, 128)), (("h", 0, 64), ("d", 0, 64)), (("h", 0, 64), ("d", 64, 128))],
+    "off the grid": [(("h", 0, 64), ("d", 0, 192)), (("h", 0, 64), ("d", 50, 250)), (("x", 3, 28), ("d", 64, 256))],
+}
+WIDTHS = {"h": 64, "e": 64, "x": 28, "d": 256}
+
+
+def run_blocks(
+    contract: Contract, matrices: dict[str, np.ndarray], family: list[tuple[Columns, Columns]], team: int
+) -> list[np.ndarray]:
+    """All products of a family at once, each in a sea of 12345."""
+    given, results = [], []
+    for (left, start, stop), (right, begin, end) in family:
+        A, D = matrices[left][:, start:stop], matrices[right][:, begin:end]
+        results.append(np.full((stop - start + 2, end - begin), SENTINEL, contract.dtype))
+        given += [
+            A.ctypes.data,
+            WIDTHS[left],
+            D.ctypes.data,
+            WIDTHS[right],
+            results[-1][1:].ctypes.data,
+            *results[-1].shape,
+        ]
+        given[-2] -= 2
+    table, K = np.array(given, np.int64), len(matrices["h"])
+    size = contract.library.run_blocks(table.ctypes.data, len(family), K, None, team)
+    scratch = np.full(size + 1, SENTINEL, contract.dtype)
+    contract.library.run_blocks(table.ctypes.data, len(family), K, scratch.ctypes.data, team)
+    edges = [scratch[-1], *(one[place, 0] for one in results for place in (0, -1))]
+    assert edges == [SENTINEL] * len(edges), "wrote outside of C or the scratch"
+    return [one[1:-1] for one in results]
+
+
+@KINDS
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("K", [40, 700])
+def test_products_that_read_some_of_the_same_columns(contract: Contract, name: str, K: int) -> None:
+    random = np.random.default_rng(K)
+    matrices = {one: random.standard_normal((K, width)).astype(contract.dtype) for one, width in WIDTHS.items()}
+    found = {team: run_blocks(contract, matrices, FAMILIES[name], team) for team in (1, 2, 3, 8)}
+    for place, ((left, start, stop), (right, begin, end)) in enumerate(FAMILIES[name]):
+        check(contract, matrices[left][:, start:stop], matrices[right][:, begin:end], found[1][place])
+        for other in found.values():
+            np.testing.assert_array_equal(found[1][place], other[place])
+
+
+@KINDS
+def test_a_number_that_is_not_finite_leaves_products_alone_that_do_not_read_it(contract: Contract) -> None:
+    random = np.random.default_rng(0)
+    matrices = {one: random.standard_normal((90, width)).astype(contract.dtype) for one, width in WIDTHS.items()}
+    matrices["d"][30, 200] = np.inf
+    (h, x) = run_blocks(contract, matrices, FAMILIES["of a GRU"], 2)
+    check(contract, matrices["h"], matrices["d"][:, :192], h)
+    assert np.isfinite(np.delete(x, 200 - 64, axis=1)).all()
+    assert not np.isfinite(x[:, 200 - 64]).any()
 
 
 @KINDS

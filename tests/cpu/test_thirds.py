@@ -9,6 +9,8 @@ from cellwright.kernels import choose
 from cellwright.kernels.c import buffers
 from cellwright.kernels.c.compiler import find_compiler
 from cellwright.kernels.c.core import core
+from cellwright.kernels.fuse import look
+from cellwright.kernels.gradients import Leaves
 from tests.oracle import CORE, as_function, flat, results_and_gradients, twins
 
 pytestmark = pytest.mark.skipif(
@@ -185,6 +187,18 @@ def test_there_is_room_for_the_rows_of_all_threads_in_each(monkeypatch):
     layouts = layouts_of(layer, x)
     assert [sizes.thirds for sizes in layouts] == [True, True]
     assert len({layout.parted for layout in layouts.values()}) == 1
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "gru-reset-before", "mgu", "nas"])
+def test_the_scratch_that_is_planned_is_what_products_take(name):
+    """It is asked for before anything has an address."""
+    cell, x = LIBRARY[name](28, 64), torch.randn(6, 9, 28)
+    fused, seen = choose(cell, "c", x).entry.fused, look(cell)
+    *_, saved = fused.forward(x, (None,) * len(cell.state_sizes), Leaves(seen.leaves), True)
+    blocks, sizes = fused._blocks(saved, saved.results.piece.start), saved.layout.sizes
+    count = len(fused.program.blocks)
+    taken = fused.core.contract(blocks.buffer_info()[0], count, sizes.rows, None, None, 0, sizes.team)
+    assert buffers._contract_scratch(fused.program, fused.core.contract, sizes) == taken
 
 
 def test_the_same_bits_on_any_threads_and_in_any_run(monkeypatch):

@@ -10,6 +10,7 @@ from cellwright.kernels.c.packing import THIRDS
 from cellwright.kernels.c.pool import Lent, Piece, Pool
 from cellwright.kernels.c.render import Source
 from cellwright.program import Program
+from cellwright.program.places import Place
 
 LINE = 64  # bytes: buffers start at lines of the cache
 CHUNK, GROUP = 96, 32  # rows, as in loops.h
@@ -179,10 +180,16 @@ class Layout:
 def _contract_scratch(program: Program, contract: Any, sizes: Sizes) -> int:
     """How many numbers of scratch the products over all rows need."""
     places = [place for block in program.blocks for place in (block.left, block.right)]
-    number = {place: n for n, place in enumerate(dict.fromkeys(places), 1)}  # in place of addresses
+    number = {matrix: n for n, matrix in enumerate(dict.fromkeys((one.buffer, one.when) for one in places), 1)}
+
+    def matrix(place: Place) -> tuple[int, int]:
+        """An address, as far from others as in a run where they lie in one matrix, and the numbers of a row."""
+        start = number[place.buffer, place.when] << 40
+        return start + place.column * program.dtype.itemsize, program.buffers[place.buffer].width
+
     found = array("q")
     for one in program.blocks:
-        found.extend((number[one.left], 0, number[one.right], 0, 0, one.rows, one.columns, one.columns))
+        found.extend((*matrix(one.left), *matrix(one.right), 0, one.rows, one.columns, one.columns))
     return int(contract(found.buffer_info()[0], len(program.blocks), sizes.rows, None, None, 0, sizes.team))
 
 

@@ -164,6 +164,7 @@ typedef struct {
     int exchanged;
     long K, M, N;
     long depth, high;  // of a block, in k and in rows
+    long from, first;  // in a family: columns of D before its own, groups of A before its own
 } contract_job;
 
 static inline real *contract_at(const contract_job *job, long m, long n) {
@@ -193,8 +194,8 @@ static long contract_high(long depth, long M) {
 
 static contract_job contract_plan(const real *A, long lda, const real *D, long ldd, real *C, long ldc, long segment,
                                   long K, long M, long N) {
-    contract_job job = {A, D, C, lda, ldd, ldc, segment, M * ldc, 0, K, M, N, 0, 0};
-    if (contract_exchange(M, N)) job = (contract_job){D, A, C, ldd, lda, ldc, segment, M * ldc, 1, K, N, M, 0, 0};
+    contract_job job = {A, D, C, lda, ldd, ldc, segment, M * ldc, 0, K, M, N, 0, 0, 0, 0};
+    if (contract_exchange(M, N)) job = (contract_job){D, A, C, ldd, lda, ldc, segment, M * ldc, 1, K, N, M, 0, 0, 0, 0};
     job.depth = contract_depth(K, job.M, job.N);
     job.high = contract_high(job.depth, job.M);
     return job;

@@ -2,10 +2,8 @@
 #ifndef CELLWRIGHT_CONTRACT_THIRDS_H
 #define CELLWRIGHT_CONTRACT_THIRDS_H
 
-#include "contract_plain.h"
+#include "contract_family.h"
 #include "thirds.h"
-
-#define PANEL 32  // rows of a group and columns of a panel: two tiles by two
 
 #ifdef HAS_THIRDS
 
@@ -31,9 +29,9 @@ static int contract_in_thirds(const contract_job *job) {
     return job->K > BLOCK_DEPTH && contract_min(job->M, job->N) >= THIRDS_LEAST && thirds_ready();
 }
 
-// Turning lines costs more for A than for C where A has the more columns by far.
-static contract_job contract_thirds_plan(contract_job job) {
-    if (job.M <= 2 * job.N) return job;
+// Turning lines costs more for A than for C where A has the more columns by far, all `rows` of it that meet this D.
+static contract_job contract_thirds_plan(contract_job job, long rows) {
+    if (rows <= 2 * job.N) return job;
     contract_job other = job;
     other.A = job.D, other.lda = job.ldd, other.M = job.N;
     other.D = job.A, other.ldd = job.lda, other.N = job.M;
@@ -51,20 +49,13 @@ static void contract_split(const real *from, long step, long k, long depth, long
     }
 }
 
-// Products that share D lie below each other, each in groups of 32 rows.
-static long contract_groups(const contract_job *jobs, long count) {
-    long groups = 0;
-    for (long p = 0; p < count; p++) groups += contract_up(jobs[p].M, PANEL);
-    return groups;
-}
-
 // Reals of 32 rows of A or columns of D, `depth` of k.
 static long contract_tall(long depth) { return PANEL / VL * contract_up(depth, BLOCK_DEPTH) * THIRDS; }
 
-// How many reals of scratch a thread needs for them: groups of A, a panel of D and the one after it.
-static long contract_thirds_scratch(const contract_job *jobs, long count) {
-    const long groups = contract_groups(jobs, count), depth = thirds_depth(jobs->K, groups);
-    return (2 + contract_min(groups, thirds_high(depth))) * contract_tall(depth);
+// How many reals of scratch a thread needs for a family: groups of A, a panel of D and the one after it.
+static long contract_thirds_scratch(const contract_family *f) {
+    const long depth = thirds_depth(f->K, f->groups);
+    return (2 + contract_min(f->groups, thirds_high(depth))) * contract_tall(depth);
 }
 
 typedef struct {
@@ -72,9 +63,9 @@ typedef struct {
     long m, rows;
 } contract_group;
 
-static contract_group contract_group_at(const contract_job *jobs, long group) {
-    for (long groups; group >= (groups = contract_up(jobs->M, PANEL)); jobs++) group -= groups;
-    return (contract_group){jobs, group * PANEL, contract_min(PANEL, jobs->M - group * PANEL)};
+static contract_group contract_group_of(const contract_job *job, long group) {
+    const long m = (group - job->first) * PANEL;
+    return (contract_group){job, m, contract_min(PANEL, job->M - m)};
 }
 
 // Between a square of a tile, all of it or its upper left, and lines of C, where it lies turned if C is transposed.
@@ -140,15 +131,16 @@ static void contract_tiles(const contract_group *g, int first, int last, long bl
     real *c = reached ? contract_at(job, g->m, n) : tile;
     const long ldc = reached ? job->ldc : PANEL, down = VL * (turned ? 1 : ldc), right = VL * (turned ? ldc : 1);
     if (!reached && !first) contract_by_hand(g, n, cols, tile, 1);
-    multiply_group(g->rows, contract_min(g->rows, VL), contract_up(cols, VL), a, d, blocks, (Sums){c, ldc, down, right},
-                   first, beside);
+    shape_tiles(g->rows, contract_min(g->rows, VL));
+    multiply_group(g->rows, contract_min(g->rows, VL), contract_up(cols, VL), a, d, blocks, c, ldc, down, right, first,
+                   beside);
     if (turned && last) contract_turn(g, c, cols);
     if (!reached) contract_by_hand(g, n, cols, tile, 0);
 }
 
-// What a thread has at once of products that share D: some of k of some groups.
+// What a thread has at once of a family: some of k of some groups.
 typedef struct {
-    const contract_job *jobs;
+    const contract_family *family;
     long k, depth, group, groups;  // from where and how much, from where and how many
     real *packed;                  // A of the groups
     vec odd;                       // NaN where a number was not finite
@@ -157,7 +149,9 @@ typedef struct {
 static void contract_pack(contract_round *r) {
     for (long row = 0; row < r->depth; row += BLOCK_DEPTH)  // whole rows are what the memory reads well
         for (long i = 0; i < r->groups; i++) {
-            const contract_group g = contract_group_at(r->jobs, r->group + i);
+            const contract_job *job = r->family->jobs;
+            while (!contract_has(job, r->group + i)) job++;
+            const contract_group g = contract_group_of(job, r->group + i);
             const real *a = g.job->A + r->k * g.job->lda + g.m;
             contract_split(a, g.job->lda, row, r->depth, g.rows, 1, r->packed + i * contract_tall(r->depth), &r->odd);
         }
@@ -191,14 +185,24 @@ static void contract_lines(Beside *beside, long units) {
     }
 }
 
+// How many groups have the panel from column n on, each as often as products do.
+static long contract_met(const contract_round *r, long n) {
+    const contract_family *f = r->family;
+    long met = 0;
+    for (long group = r->group; group < r->group + r->groups; group++)
+        for (long i = 0; i < f->count; i++) met += contract_has(f->jobs + i, group) && contract_meets(f->jobs + i, n);
+    return met;
+}
+
 static contract_slab contract_slab_at(contract_round *r, long n, long end, real *to) {
-    const long ldd = r->jobs->ldd, cols = contract_min(PANEL, end - n), fetched = n + PANEL < end ? PANEL : 0;
+    const long ldd = r->family->ldd, fetched = n + PANEL < end ? PANEL : 0;
+    const long cols = contract_met(r, n) ? contract_min(PANEL, end - n) : 0;
     const long whole = cols == PANEL ? r->depth / BLOCK_DEPTH : 0, apart = contract_tall(r->depth) / 2;
-    const real *from = r->jobs->D + r->k * ldd + n;
+    const real *from = r->family->D + r->k * ldd + n;
     contract_slab p = {.round = r, .from = from, .to = to, .n = n, .cols = cols, .ldd = ldd, .whole = whole,
                        .fetched = fetched, .apart = apart, .next = from, .at = to, .odd = v_set1(0)};
     p.beside.more = contract_lines;
-    p.beside.points = r->groups * points_of(PANEL, PANEL / VL, contract_up(r->depth, BLOCK_DEPTH));
+    p.beside.points = contract_met(r, n - PANEL) * points_of(PANEL, PANEL / VL, contract_up(r->depth, BLOCK_DEPTH));
     start_beside(&p.beside, whole * PANEL);
     return p;
 }
@@ -214,30 +218,32 @@ static void contract_split_rest(contract_slab *p) {
 }
 
 static void contract_products(const contract_round *r, const contract_slab *p, Beside *beside) {
-    for (long i = 0; i < r->groups; i++) {
-        const contract_group g = contract_group_at(r->jobs, r->group + i);
-        const real *a = r->packed + i * contract_tall(r->depth);
-        shape_tiles(g.rows, contract_min(g.rows, VL));
-        const int first = r->k == 0, last = r->k + r->depth == g.job->K;
-        contract_tiles(&g, first, last, contract_up(r->depth, BLOCK_DEPTH), p->n, p->cols, a, p->to, beside);
-    }
+    const contract_family *f = r->family;
+    const long blocks = contract_up(r->depth, BLOCK_DEPTH);
+    const int first = r->k == 0, last = r->k + r->depth == f->K;
+    for (long i = 0; i < r->groups; i++)
+        for (const contract_job *job = f->jobs; job < f->jobs + f->count; job++)
+            if (contract_has(job, r->group + i) && contract_meets(job, p->n)) {
+                const contract_group g = contract_group_of(job, r->group + i);
+                const real *a = r->packed + i * contract_tall(r->depth);
+                contract_tiles(&g, first, last, blocks, p->n - job->from, p->cols, a, p->to, beside);
+            }
 }
 
 // Whether the sums of products that share D are cut in halves, each with a C of its own: of two threads each then
 // splits half of A, not all of it, but one C is added to the other.
-static int contract_in_halves(const contract_job *job) { return job->K * 10 > job->N * THIRDS_HALVES; }
+static int contract_in_halves(const contract_family *f) { return f->K * 10 > f->N * THIRDS_HALVES; }
 static long contract_half(long K) { return contract_up(contract_up(K, BLOCK_DEPTH), 2) * BLOCK_DEPTH; }
 
-// Of `all` groups g0..g1, and the columns n0..n1 of products that share D. Returns NaN where it met a number that is
-// not finite: the results are of no use then.
-static real contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1,
-                                 real *scratch) {
-    const long K = jobs->K, most = thirds_depth(K, all), high = thirds_high(most);
+// Of a family the groups g0..g1 and the columns n0..n1. Returns NaN where it met a number that is not finite: the
+// results are of no use then.
+static real contract_thirds_part(const contract_family *f, long g0, long g1, long n0, long n1, real *scratch) {
+    const long most = thirds_depth(f->K, f->groups), high = thirds_high(most);
     real *const panels[2] = {scratch, scratch + contract_tall(most)}, *packed = scratch + 2 * contract_tall(most);
     vec odd = v_set1(0);
-    for (long k = 0; k < K; k += most)
+    for (long k = 0; k < f->K; k += most)
         for (long g = g0; g < g1; g += high) {
-            contract_round r = {jobs, k, contract_min(most, K - k), g, contract_min(high, g1 - g), packed, odd};
+            contract_round r = {f, k, contract_min(most, f->K - k), g, contract_min(high, g1 - g), packed, odd};
             contract_pack(&r);
             contract_slab now = contract_slab_at(&r, n0, n1, panels[0]), next;
             contract_split_rest(&now);
@@ -254,14 +260,12 @@ static real contract_thirds_part(const contract_job *jobs, long all, long g0, lo
 
 #else
 static int contract_in_thirds(const contract_job *job) { return (void)job, 0; }
-static contract_job contract_thirds_plan(contract_job job) { return job; }
-static long contract_thirds_scratch(const contract_job *jobs, long count) { return (void)jobs, (void)count, 0; }
-static long contract_groups(const contract_job *jobs, long count) { return (void)jobs, (void)count, 0; }
-static int contract_in_halves(const contract_job *job) { return (void)job, 0; }
+static contract_job contract_thirds_plan(contract_job job, long rows) { return (void)rows, job; }
+static long contract_thirds_scratch(const contract_family *f) { return (void)f, 0; }
+static int contract_in_halves(const contract_family *f) { return (void)f, 0; }
 static long contract_half(long K) { return K; }
-static real contract_thirds_part(const contract_job *jobs, long all, long g0, long g1, long n0, long n1,
-                                 real *scratch) {
-    return (void)jobs, (void)all, (void)g0, (void)g1, (void)n0, (void)n1, (void)scratch, 0;
+static real contract_thirds_part(const contract_family *f, long g0, long g1, long n0, long n1, real *scratch) {
+    return (void)f, (void)g0, (void)g1, (void)n0, (void)n1, (void)scratch, 0;
 }
 #endif
 #endif

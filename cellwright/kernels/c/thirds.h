@@ -167,18 +167,12 @@ static void split_lines(Beside *beside, long units) {
     T_ADD(0, 4, 6); T_ADD(1, 5, 6); \
     if (vecs > 1) { T_ADD(2, 4, 7); T_ADD(3, 5, 7); }
 
-// Where sums lie: numbers from line to line of a tile, from upper rows to lower ones, from a vector to the next.
-typedef struct {
-    real *at;
-    long line, down, right;
-} Sums;
-
-// Upper and lower rows by one or two vectors.
+// Upper and lower rows by one or two vectors. Sums lie at s: `step` bytes from line to line of a tile, `down` numbers
+// from upper rows to lower ones, `right` from a vector to the next.
 static inline __attribute__((always_inline)) void two_by(const int vecs, const real *a, const real *w, long apart,
-                                                         Sums to, int first, Beside *beside) {
+                                                         real *s, long step, long down, long right, int first,
+                                                         Beside *beside) {
     real awake[VL] __attribute__((aligned(VB)));
-    const long step = to.line * (long)sizeof(real), down = to.down, right = to.right;
-    real *s = to.at;
     T_START(0, s, step); T_START(1, s + down, step);
     if (vecs > 1) { T_START(2, s + right, step); T_START(3, s + down + right, step); }
     for (const real *end = a + apart; a < end; a += THIRDS, w += THIRDS) {
@@ -206,10 +200,9 @@ static inline __attribute__((always_inline)) void two_by(const int vecs, const r
 
 // Upper rows alone by up to four vectors.
 static inline __attribute__((always_inline)) void one_by(const int vecs, const real *a, const real *w, long apart,
-                                                         Sums to, int first, Beside *beside) {
+                                                         real *s, long step, long right, int first,
+                                                         Beside *beside) {
     real awake[VL] __attribute__((aligned(VB)));
-    const long step = to.line * (long)sizeof(real), right = to.right;
-    real *s = to.at;
     T_START(0, s, step);
     if (vecs > 1) { T_START(1, s + right, step); }
     if (vecs > 2) { T_START(2, s + 2 * right, step); }
@@ -225,26 +218,27 @@ static inline __attribute__((always_inline)) void one_by(const int vecs, const r
     if (vecs > 3) { T_END(3, s + 3 * right, step); }
 }
 
-// A group of rows by vectors, whose tiles lie one after the other; sums are written if `first`, else added to.
-static void multiply_group(long rows, long high, long vecs, const real *a, const real *w, long blocks, Sums to,
-                           int first, Beside *beside) {
-    const long apart = blocks * THIRDS;
-    for (long v = 0; v < vecs; v += rows > high ? 2 : 4, to.at += (rows > high ? 2 : 4) * to.right) {
+// A group of rows by vectors, whose tiles lie one after the other; sums, `line` numbers from row to row, are written if
+// `first`, else added to. (Four numbers in one struct would be read at once: only after all tiles are stored.)
+static void multiply_group(long rows, long high, long vecs, const real *a, const real *w, long blocks, real *s,
+                           long line, long down, long right, int first, Beside *beside) {
+    const long apart = blocks * THIRDS, step = line * (long)sizeof(real);
+    for (long v = 0; v < vecs; v += rows > high ? 2 : 4, s += (rows > high ? 2 : 4) * right) {
         const real *b = w + v * apart;
         const long n = vecs - v;
-        if (rows > high && n > 1) two_by(2, a, b, apart, to, first, beside);
-        else if (rows > high) two_by(1, a, b, apart, to, first, beside);
-        else if (n > 3) one_by(4, a, b, apart, to, first, beside);
-        else if (n > 2) one_by(3, a, b, apart, to, first, beside);
-        else if (n > 1) one_by(2, a, b, apart, to, first, beside);
-        else one_by(1, a, b, apart, to, first, beside);
+        if (rows > high && n > 1) two_by(2, a, b, apart, s, step, down, right, first, beside);
+        else if (rows > high) two_by(1, a, b, apart, s, step, down, right, first, beside);
+        else if (n > 3) one_by(4, a, b, apart, s, step, right, first, beside);
+        else if (n > 2) one_by(3, a, b, apart, s, step, right, first, beside);
+        else if (n > 1) one_by(2, a, b, apart, s, step, right, first, beside);
+        else one_by(1, a, b, apart, s, step, right, first, beside);
     }
 }
 
 static void multiply_thirds(long rows, long vecs, const real *a, const real *w, long blocks, vec *s, Beside *beside) {
-    const long high = high_rows(rows);
+    const long high = high_rows(rows), line = vecs * VL;
     shape_tiles(rows, high);
-    multiply_group(rows, high, vecs, a, w, blocks, (Sums){(real *)s, vecs * VL, high * vecs * VL, VL}, 1, beside);
+    multiply_group(rows, high, vecs, a, w, blocks, (real *)s, line, high * line, VL, 1, beside);
 }
 
 // The same of rows that are still to be split, into `a`: a block beside the products of the one before it, unless
