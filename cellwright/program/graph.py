@@ -68,7 +68,7 @@ class Graph:
         """The atoms whose columns leave the step under these names."""
         for name, refs in self.outputs.items():
             if not names or name in names:
-                yield from sorted({int(ref) >> COLUMN_BITS for ref in refs})
+                yield from sorted(set((refs >> COLUMN_BITS).tolist()))
 
 
 def is_elementwise(atom: Atom) -> bool:

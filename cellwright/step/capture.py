@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -60,7 +60,7 @@ def capture(cell: Cell, dtype: torch.dtype, gradient_names: bool = False) -> Ste
     """
     first, second = batch_sizes(cell)[:2]
     step = _trace(cell, dtype, first, gradient_names)
-    again = _trace(cell, dtype, second, gradient_names)
+    again = _trace(cell, dtype, second, named=False)
     if again.atoms != step.atoms or len(again.tape.entries) != len(step.tape.entries):
         raise Refused("the step computes something else for another batch size")
     if not all(_equal(one.leaf, other.leaf) for one, other in zip(step.tape.entries, again.tape.entries, strict=True)):
@@ -88,7 +88,7 @@ def _tensors(cell: Cell) -> Iterator[Tensor]:
     yield from cell.buffers()
 
 
-def _trace(cell: Cell, dtype: torch.dtype, batch: int, gradient_names: bool) -> Step:
+def _trace(cell: Cell, dtype: torch.dtype, batch: int, gradient_names: bool = False, named: bool = True) -> Step:
     trace = Trace(batch, dtype)
     generator = torch.Generator().manual_seed(batch)
 
@@ -108,8 +108,8 @@ def _trace(cell: Cell, dtype: torch.dtype, batch: int, gradient_names: bool) -> 
     primal = [tensor.requires_grad_(tensor.is_floating_point()) for tensor in inputs]
     before = _plain_attributes(cell)
     names: dict[int, str] = {}
-    see = partial(_name, trace, names, gradient_names)
-    with torch.enable_grad(), trace, watched(cell, see), _in_words():
+    seen = watched(cell, partial(_name, trace, names, gradient_names)) if named else nullcontext()
+    with torch.enable_grad(), trace, seen, _in_words():
         result = torch.func.functional_call(cell, {**given, **fixed}, (x, *states))
     if _plain_attributes(cell) != before:
         raise Refused("the step changes attributes of its module")

@@ -113,7 +113,7 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def bears_gradient(self, *columns: Refs) -> bool:
         """Whether one of these columns depends on the incoming gradient; in a derivative, a sum of others is zero."""
-        stack = [int(atom) for refs in columns for atom in np.unique(refs >> COLUMN_BITS)]
+        stack = [atom for refs in columns for atom in set((refs >> COLUMN_BITS).ravel().tolist())]
         seen: set[int] = set()
         while stack and not self.in_step:
             atom = stack.pop()

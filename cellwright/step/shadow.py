@@ -63,12 +63,11 @@ class Shadows:
         """The references of one row, with the dimension of the rows kept at size 1; every row must be alike."""
         places = [1] * shadow.dim()
         places[axis] = self.batch
-        expected = torch.arange(1, self.batch + 1).view(places)
-        rows, refs = shadow & ROW_MASK, shadow >> ROW_BITS
-        first = refs.narrow(axis, 0, 1)
-        if not (((rows == 0) | (rows == expected)).all() and (refs == first).all()):
+        first = shadow.narrow(axis, 0, 1)
+        row = first & ROW_MASK  # 1, or 0 where it is the same for every row
+        if (row > 1).any() or not torch.equal(shadow, first + row * torch.arange(self.batch).view(places)):
             raise Mixed
-        return first
+        return first >> ROW_BITS
 
     def spread(self, columns: Tensor, axis: int) -> Tensor:
         """The shadow of columns (their dimension `axis` has size 1) over all rows."""
