@@ -107,7 +107,13 @@ class Gradients:
         return {name: view(*places[name]) for name in wanted if name in places}
 
     def collect(
-        self, views: dict[str, Tensor], view: View, rows: int, leaves: Leaves, wanted: list[str]
+        self,
+        views: dict[str, Tensor],
+        view: View,
+        rows: int,
+        leaves: Leaves,
+        wanted: list[str],
+        known: dict[int, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The gradients of the wanted parameters.
 
@@ -117,13 +123,16 @@ class Gradients:
             rows: how many rows that were.
             leaves: the parameters.
             wanted: their names.
+            known: values of the tape that forward computed.
         """
         for name in self._shared:
             if name in views:
                 views[name] = views[name].clone()
-        return views if len(views) == len(wanted) else views | self._composed(view, rows, leaves, wanted)
+        return views if len(views) == len(wanted) else views | self._composed(view, rows, leaves, wanted, known)
 
-    def _composed(self, view: View, rows: int, leaves: Leaves, wanted: list[str]) -> dict[str, Tensor]:
+    def _composed(
+        self, view: View, rows: int, leaves: Leaves, wanted: list[str], known: dict[int, Tensor] | None
+    ) -> dict[str, Tensor]:
         """Those that are put together from several pieces, or computed from them."""
 
         def leaf(name: Any) -> Tensor:
@@ -138,7 +147,7 @@ class Gradients:
 
         given = self.program.gradients
         others = {name: given[name] for name in wanted if name in given and name not in self._places}
-        values = self.program.tape.replay(others.values(), leaf) if others else {}
+        values = self.program.tape.replay(others.values(), leaf, known) if others else {}
         return {name: values[number].clone() for name, number in others.items()}  # in memory that nothing else has
 
     def _product(self, number: int, view: View) -> Tensor:

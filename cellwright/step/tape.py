@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -37,17 +37,22 @@ class Tape:
 
     entries: list[Entry] = field(default_factory=list)
     inputs: list[list[int]] = field(default_factory=list)  # of every entry, the values it reads
+    _plans: dict[Any, list[int]] = field(default_factory=dict, repr=False, compare=False)  # what a replay runs through
 
     def add(self, entry: Entry) -> int:
         self.entries.append(entry)
         self.inputs.append(_inputs(entry))
         return len(self.entries) - 1
 
-    def replay(self, wanted: Iterable[int], leaves: Callable[[Any], Tensor]) -> dict[int, Tensor]:
-        """The wanted values, from leaves(name) for every leaf they need."""
-        needed = self.ancestors(wanted)
-        values: dict[int, Any] = {}
-        for number in sorted(needed):
+    def replay(
+        self, wanted: Iterable[int], leaves: Callable[[Any], Tensor], known: dict[int, Tensor] | None = None
+    ) -> dict[int, Tensor]:
+        """The wanted values, from those that are known and from leaves(name) for every leaf that they need."""
+        values: dict[int, Any] = dict(known or {})
+        asked = (len(self.entries), tuple(wanted), tuple(values))
+        if asked not in self._plans:
+            self._plans[asked] = sorted(self.ancestors(asked[1], values) - values.keys())
+        for number in self._plans[asked]:
             entry = self.entries[number]
             if entry.function is None:
                 values[number] = leaves(entry.leaf)
@@ -66,15 +71,15 @@ class Tape:
             flipped, number = not flipped, self.inputs[number][0]
         return self.entries[number].leaf, flipped
 
-    def ancestors(self, wanted: Iterable[int]) -> set[int]:
-        """All values that the wanted ones come from, themselves included."""
+    def ancestors(self, wanted: Iterable[int], known: Container[int] = ()) -> set[int]:
+        """All values that the wanted ones come from, themselves included; of known ones, nothing before them."""
         needed: set[int] = set()
         stack = list(wanted)
         while stack:
             number = stack.pop()
             if number not in needed:
                 needed.add(number)
-                stack += self.inputs[number]
+                stack += [] if number in known else self.inputs[number]
         return needed
 
 

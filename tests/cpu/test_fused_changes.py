@@ -9,6 +9,7 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cellwright.cells import GRU, LIBRARY, RNN
 from tests.cpu.layers import results, same, small
@@ -67,8 +68,17 @@ def test_weights_changed_or_replaced_are_noticed(change):
         same(fused(x), plain(x))
 
 
-def test_weights_may_move_to_other_memory_between_forward_and_backward():
-    fused, plain, x = small(LIBRARY["lstm-peephole"])
+class Squared(RNN):
+    """The gradient of its weight needs the transposed weight, which is a view."""
+
+    def step(self, x, h):
+        turned = self.W_hh.t()
+        return torch.tanh(x @ self.W_xh + h @ (turned * turned) + self.b_h)
+
+
+@pytest.mark.parametrize("kind", [LIBRARY["lstm-peephole"], LIBRARY["leaky-rnn"], LIBRARY["fastgrnn"], Squared])
+def test_weights_may_move_to_other_memory_between_forward_and_backward(kind):
+    fused, plain, x = small(kind)
     y, _ = plain(x)
     wanted = torch.autograd.grad(y.square().sum(), [x, *plain.parameters()])
     fused(x)  # so that the next run finds addresses that it knows
@@ -77,6 +87,27 @@ def test_weights_may_move_to_other_memory_between_forward_and_backward():
         left, weight.data = weight.data, weight.data.clone()
         left.fill_(float("nan"))
     same(torch.autograd.grad(y.square().sum(), [x, *fused.parameters()]), wanted)
+
+
+class Operations(TorchDispatchMode):
+    """The names of all that PyTorch is asked to do."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_forward_made_of_a_weight_backward_takes_as_it_is():
+    fused, _, x = small(LIBRARY["leaky-rnn"])  # its pace is the sigmoid of a weight
+    total = fused(x)[0].square().sum()
+    with Operations() as seen:
+        total.backward()
+    assert "sigmoid_backward" in seen.names
+    assert "sigmoid" not in seen.names
 
 
 def test_weights_put_in_from_outside_are_used_for_that_call_only():

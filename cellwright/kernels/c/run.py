@@ -221,7 +221,7 @@ class Fused:
         lent = partial(view, saved.results)
         views = self.gradients.views(lent, wanted)
         self.launch(saved)
-        return dx, dfirst, self.gradients.collect(views, lent, rows, leaves, wanted)
+        return dx, dfirst, self.gradients.collect(views, lent, rows, leaves, wanted, saved.packed.replayed)
 
     def _empty_dx(self, x: Tensor) -> Tensor:
         return self._pool.lend(tuple(x.shape)) if "dx" in self.program.graph.outputs else torch.zeros_like(x)

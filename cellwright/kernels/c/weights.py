@@ -43,7 +43,9 @@ class Packed:
         self.found: array[int] = array("Q")
         self.known: array[int] = array("Q")
         self.plain: array[int] = array("i", [0])
-        self.vectors: tuple[int, ...] | None = None  # addresses of those that are read as they are
+        self.read: tuple[int, ...] = ()  # addresses of the tensors with what is read as it is
+        self.vectors: tuple[int, ...] = ()  # and of what is read
+        self.replayed: dict[int, Tensor] = {}  # values of the tape that gradients are made from too
         self.fields: tuple[int, ...] = ()  # of a call: pack, piece, found, known, plain
         self.held: tuple[Any, ...] = ()  # the weights themselves
 
@@ -62,6 +64,9 @@ class Weights:
         self._names = [direct[0] for direct in self._direct.values() if direct is not None]
         self._others = [number for number, direct in self._direct.items() if direct is None]
         self._order = [*(n for n, direct in self._direct.items() if direct is not None), *self._others]
+        self._packed = [place for place, n in enumerate(self._order) if any(n == o.weight.value for o in self._orders)]
+        self._read = [self._order.index(number) for number, _ in code.weights]
+        self._again = _again(program, self._others)
         self._whole = all(self._is_whole(value, dims) for value, dims in code.weights)
         self.each_step = code.packing.each_step * program.dtype.itemsize  # bytes that a loop reads
         self._spare: dict[tuple[bool, bool], list[Packed]] = {}
@@ -73,7 +78,8 @@ class Weights:
         except (KeyError, IndexError):
             size = 0 if sizes.keep else (self.code.thirds if sizes.thirds else self.code.packing).size
             packed = Packed(large_pages(torch.empty(size, dtype=self.program.dtype)))
-        self._point(packed, self._sources(leaves), sizes)
+        tensors, packed.replayed = self._sources(leaves)
+        self._point(packed, tensors, sizes)
         return packed
 
     def late(self, packed: Packed, sizes: Sizes, argument: array[int]) -> array[int]:
@@ -85,55 +91,69 @@ class Weights:
             argument: of its call, which is set right if weights lie elsewhere by now.
         """
         tensors = packed.held[0]
-        if packed.key != self._key(tensors, sizes):
+        if (packed.key, packed.read) != (self._key(tensors, sizes), self._places(tensors)):
             vectors = self._point(packed, tensors, sizes)
             argument[len(argument) - len(vectors) :] = array("q", vectors)
         return packed.late
 
     def _point(self, packed: Packed, tensors: list[Tensor], sizes: Sizes) -> tuple[int, ...]:
         """Let all addresses be those where weights lie now; of them those that are read as they are."""
-        key = self._key(tensors, sizes)
+        key, read = self._key(tensors, sizes), self._places(tensors)
         packed.held = (tensors,)
         if packed.key != key:
             self._plan(packed, dict(zip(self._order, tensors, strict=True)), sizes)
-            packed.key, packed.vectors = key, None
-        if packed.vectors is None or key[-1] or not self._whole:
-            sources = dict(zip(self._order, tensors, strict=True))
-            vectors = [self._vector(sources[value], value, dims) for value, dims in self.code.weights]
+            packed.key = key
+        if packed.read != read or not (self._whole and all(map(self._lies, map(tensors.__getitem__, self._read)))):
+            found = zip(self._read, self.code.weights, strict=True)
+            vectors = [self._vector(tensors[place], value, dims) for place, (value, dims) in found]
             packed.held, packed.vectors = (tensors, vectors), tuple(map(Tensor.data_ptr, vectors))
+            packed.read = read
         return packed.vectors
 
     def give(self, packed: Packed, sizes: Sizes) -> None:
         """Take packed weights back when a run ended."""
-        packed.held = ()
+        packed.held, packed.replayed = (), {}
         self._spare[sizes.keep, sizes.thirds] = [packed]
 
-    @staticmethod
-    def _key(tensors: list[Tensor], sizes: Sizes) -> tuple[Any, ...]:
-        """What a plan follows from; the last of it are the strides of weights that do not lie plainly."""
-        plain = all(map(Tensor.is_contiguous, tensors))
-        strides = () if plain else tuple(map(Tensor.stride, tensors))
-        return (sizes.few, sizes.columns, sizes.thirds, sizes.team, *map(Tensor.data_ptr, tensors), strides)
+    def _key(self, tensors: list[Tensor], sizes: Sizes) -> tuple[Any, ...]:
+        """What a plan follows from."""
+        packed = [tensors[place] for place in self._packed]
+        strides = () if all(map(Tensor.is_contiguous, packed)) else tuple(map(Tensor.stride, packed))
+        return (sizes.few, sizes.columns, sizes.thirds, sizes.team, *map(Tensor.data_ptr, packed), strides)
 
-    def _sources(self, leaves: Leaves) -> list[Tensor]:
-        """The tensors that hold the weights: parameters themselves, also where a step transposes them; then others."""
-        tensors = list(map(leaves.__getitem__, self._names))
+    def _places(self, tensors: list[Tensor]) -> tuple[int, ...]:
+        """Where the tensors lie that hold what is read as it is."""
+        return tuple([tensors[place].data_ptr() for place in self._read])
+
+    def _sources(self, leaves: Leaves) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """The tensors that hold the weights: parameters themselves, also where a step transposes them; then others.
+
+        And of the values on the way to those, what gradients need again.
+        """
+        tensors, replayed = list(map(leaves.__getitem__, self._names)), {}
         if self._others:
-            replayed = self.program.tape.replay(self._others, leaves.__getitem__)
-            tensors += [replayed[number].detach() for number in self._others]
-        return [tensor.resolve_neg() for tensor in tensors] if any(map(Tensor.is_neg, tensors)) else tensors
+            found = self.program.tape.replay(self._others, leaves.__getitem__)
+            tensors += [found[number].detach() for number in self._others]
+            replayed = {number: found[number] for number in self._again}
+        if any(map(Tensor.is_neg, tensors)):
+            tensors = [tensor.resolve_neg() for tensor in tensors]
+        return tensors, replayed
 
     def _is_whole(self, number: int, dims: tuple[int, ...]) -> bool:
-        """Whether a vector is read where its parameter lies."""
+        """Whether a vector is read where its tensor lies."""
         direct = self._direct[number]
-        return not dims and direct is not None and not direct[1]
+        return not dims and (direct is None or not direct[1])
+
+    def _lies(self, source: Tensor) -> bool:
+        """Whether its numbers lie as loops read them."""
+        return source.dtype == self.program.dtype and source.is_contiguous()
 
     def _value(self, source: Tensor, number: int) -> Tensor:
         direct = self._direct[number]
         return source.detach().t() if direct is not None and direct[1] else source.detach()
 
     def _vector(self, source: Tensor, number: int, dims: tuple[int, ...]) -> Tensor:
-        if self._is_whole(number, dims) and source.is_contiguous():
+        if self._is_whole(number, dims) and self._lies(source):
             return source
         vector = self._value(source, number)
         for dim in dims:
@@ -162,6 +182,14 @@ class Weights:
         packed.found, packed.known = array("Q", [0] * count), array("Q", [1] * count)
         tables = (packed.jobs, packed.pieces, packed.found, packed.known, packed.plain)
         packed.fields = tuple(table.buffer_info()[0] for table in tables)
+
+
+def _again(program: Program, numbers: list[int]) -> list[int]:
+    """Of the values on the way to these, those that gradients need too, and that lie in memory of their own."""
+    tape = program.tape
+    both = tape.ancestors(numbers) & tape.ancestors(program.gradients.values())
+    functions = {number: tape.entries[number].function for number in both}
+    return sorted(n for n, made in functions.items() if made is not None and not getattr(made, "is_view", False))
 
 
 def _span(tensor: Tensor) -> int:

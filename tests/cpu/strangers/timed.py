@@ -160,6 +160,21 @@ class ClockworkRNN(nn.Module):
         return torch.where(self.rate > 0.3, torch.tanh(new), (1 - self.rate) * h + self.rate * torch.tanh(new))
 
 
+class SlowUnits(nn.Module):
+    """Leaky units some of which are slow (Jaeger et al. 2007). Idiom: buffers of bool and of whole numbers."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.new = nn.Linear(input_size + hidden_size, hidden_size)
+        self.register_buffer("slow", torch.arange(hidden_size) % 3 == 0)
+        self.register_buffer("steps", 1 + torch.arange(hidden_size))
+
+    def forward(self, x, h):
+        new = torch.tanh(self.new(torch.cat([x, h], 1)))
+        return torch.where(self.slow, h + (new - h) / self.steps, new)
+
+
 class BRC(nn.Module):
     """Vecoven et al. 2021, bistable; the neuromodulated one takes matrices. Idiom: 1 + tanh as a gate."""
 
@@ -207,6 +222,7 @@ CELLS = {
     "phased-lstm": Entry(PhasedLSTM, lambda h: (h, h, 1)),
     "oscillation-gate": Entry(OscillationGate, lambda h: (h, 1)),
     "clockwork": Entry(ClockworkRNN),  # H even
+    "slow-units": Entry(SlowUnits),
     "brc": Entry(BRC),
     "nbrc": Entry(lambda i, h: BRC(i, h, neuromodulated=True)),
     "skip-rnn": Entry(SkipRNN, lambda h: (h, 1)),
