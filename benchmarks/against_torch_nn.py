@@ -1,4 +1,4 @@
-"""Against torch.nn.LSTM, GRU and RNN (oneDNN and ATen on the CPU): same weights, inference and training."""
+"""torch.nn.LSTM, GRU and RNN (oneDNN and ATen on the CPU) and ours in their place: same weights, inference, training."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import torch
 from common import (
     CELLS,
     GATES,
+    NN,
     OUTPUTS,
     Row,
     Shape,
     Work,
     agree,
     agree_on_gradients,
-    as_torch_nn,
     finish,
     gradients,
     inference,
     inputs,
     measure,
     options,
-    stacked_gradients,
     start,
     training,
 )
@@ -43,15 +42,16 @@ def main() -> None:
 
 def rows_of(name: str, size: Shape, given: argparse.Namespace) -> list[Row]:
     """Check and time one cell in one shape."""
-    cell = CELLS[name](size.I, size.H)
-    ours, rival = cw.Recurrent(cell, backend="c"), as_torch_nn(cell)
+    rival = NN[name](size.I, size.H)
+    ours = cw.from_torch(rival)
+    ours.backend = "c"
     x, dy = inputs(size, given.dx)
     title = f"nn.{type(rival).__name__}"
     works = inference(lambda: rival(x)[0]), inference(lambda: ours(x)[0])
     difference = agree(f"outputs of {name} {size}", works[1].call(), works[0].call(), OUTPUTS)
     rows = [measure((title, name, "infer"), size, works, GATES[name], difference, given, VERSIONS)]
     works = work_training(rival, x, dy), work_training(ours, x, dy)
-    difference = check_gradients(f"{name} {size}", works, cell, rival, x)
+    difference = check_gradients(f"{name} {size}", works, ours, rival, x)
     rows.append(measure((title, name, "train"), size, works, GATES[name], difference, given, VERSIONS))
     return rows
 
@@ -61,16 +61,10 @@ def work_training(layer: nn.Module, x: Tensor, dy: Tensor) -> Work:
     return training(lambda: layer(x)[0], list(layer.parameters()), dy, x)
 
 
-def check_gradients(what: str, works: tuple[Work, Work], cell: cw.Cell, rival: nn.RNNBase, x: Tensor) -> float:
+def check_gradients(what: str, works: tuple[Work, Work], ours: nn.Module, rival: nn.Module, x: Tensor) -> float:
     """That the gradients of all weights, and of x where it is wanted, are the same."""
     theirs = gradients(works[0], [*rival.parameters(), x])
-    gradients(works[1], cell.parameters())
-    pairs = list(zip(stacked_gradients(cell), theirs, strict=False))
-    if hasattr(cell, "b_hn"):  # inside of GRU's brackets; torch.nn's other recurrent biases repeat the inputs'
-        pairs.append((cell.b_hn.grad, theirs[3][-cell.hidden_size :]))
-    if x.grad is not None:
-        pairs.append((x.grad, theirs[-1]))
-    return agree_on_gradients(what, pairs)
+    return agree_on_gradients(what, zip(gradients(works[1], [*ours.parameters(), x]), theirs, strict=True))
 
 
 if __name__ == "__main__":

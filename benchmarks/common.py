@@ -91,7 +91,7 @@ def start(given: argparse.Namespace) -> None:
 # ---- work -----------------------------------------------------------------------------------------------------------
 
 
-def flops(gates: int, size: Shape, train: bool, dx: bool = False) -> int:
+def flops(gates: float, size: Shape, train: bool, dx: bool = False) -> float:
     """Operations of the products (a multiplication and an addition are two); what is done elementwise counts nothing.
 
     Forward T B G H (H + I) products; training adds the one that carries dh back, those of dW, and with dx that of dx.
@@ -298,7 +298,7 @@ def measure(
     names: tuple[str, str, str],
     size: Shape,
     works: tuple[Work, Work],
-    gates: int,
+    gates: float,
     difference: float,
     given: argparse.Namespace,
     versions: str,
@@ -310,7 +310,7 @@ def measure(
         names: of the rival, the cell and the task, "infer" or "train".
         size: the shape.
         works: the rival's, ours.
-        gates: of the cell.
+        gates: of the cell, or as many as its products are worth.
         difference: what `agree` found.
         given: the options; `peak` among them.
         versions: of what ran.

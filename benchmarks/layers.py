@@ -47,19 +47,17 @@ def ragged(size: Shape, given: argparse.Namespace) -> Row:
     """Lengths from 1 to T, so that half of a padded batch would be padding; both sides get the same PackedSequence."""
     lengths = torch.linspace(1, size.T, size.B).round().long().flip(0)
     x = pack_padded_sequence(torch.randn(size.T, size.B, size.I), lengths)
-    row = train("ragged", size, nn.LSTM(size.I, size.H), x, torch.randn(len(x.data), size.H), given)
-    row.mflop *= float(lengths.sum()) / (size.T * size.B)
-    return row
+    share = float(lengths.sum()) / (size.T * size.B)
+    return train("ragged", size, nn.LSTM(size.I, size.H), x, torch.randn(len(x.data), size.H), share, given)
 
 
 def both(size: Shape, given: argparse.Namespace) -> Row:
     """Two layers that each read in both directions."""
     layer = nn.LSTM(size.I, size.H, 2, bidirectional=True)
     x, dy = torch.randn(size.T, size.B, size.I), torch.randn(size.T, size.B, 2 * size.H)
-    row = train("2 layers, both directions", size, layer, x, dy, given)
     H, I = size.H, size.I
-    row.mflop *= 2 * ((3 * H + 2 * I) + (3 * H + 2 * 2 * H + 2 * H)) / (3 * H + 2 * I)  # the second wants dx
-    return row
+    share = 2 * ((3 * H + 2 * I) + (3 * H + 2 * 2 * H + 2 * H)) / (3 * H + 2 * I)  # the second wants dx
+    return train("2 layers, both directions", size, layer, x, dy, share, given)
 
 
 def projected(size: Shape, given: argparse.Namespace) -> Row:
@@ -67,9 +65,8 @@ def projected(size: Shape, given: argparse.Namespace) -> Row:
     P = size.H // 2
     layer = nn.LSTM(size.I, size.H, proj_size=P)
     x, dy = torch.randn(size.T, size.B, size.I), torch.randn(size.T, size.B, P)
-    row = train(f"projected to {P}", size, layer, x, dy, given)
-    row.mflop *= (3 * 4 * P + 2 * 4 * size.I + 3 * P) / (4 * (3 * size.H + 2 * size.I))
-    return row
+    share = (3 * 4 * P + 2 * 4 * size.I + 3 * P) / (4 * (3 * size.H + 2 * size.I))
+    return train(f"projected to {P}", size, layer, x, dy, share, given)
 
 
 def step(size: Shape, given: argparse.Namespace) -> Row:
@@ -82,13 +79,13 @@ def step(size: Shape, given: argparse.Namespace) -> Row:
     return measure(("nn.LSTM call", "lstm, stream", "infer"), size, works, 4, difference, given, VERSIONS)
 
 
-def train(what: str, size: Shape, theirs: nn.LSTM, x: Any, dy: Tensor, given: argparse.Namespace) -> Row:
-    """A training step of torch's layer and of ours with the same weights."""
+def train(what: str, size: Shape, theirs: nn.LSTM, x: Any, dy: Tensor, share: float, given: argparse.Namespace) -> Row:
+    """A training step of both, with the same weights; `share`: products as a share of a plain layer's."""
     ours = cw.from_torch(theirs)
     works = work(theirs, x, dy), work(ours, x, dy)
     found = [gradients(one, layer.parameters()) for one, layer in zip(works, (theirs, ours), strict=True)]
     difference = agree_on_gradients(what, zip(found[1], found[0], strict=True))
-    return measure(("nn.LSTM", f"lstm, {what}", "train"), size, works, 4, difference, given, VERSIONS)
+    return measure(("nn.LSTM", f"lstm, {what}", "train"), size, works, 4 * share, difference, given, VERSIONS)
 
 
 def work(layer: Callable[..., Any], x: Any, dy: Tensor) -> Work:
