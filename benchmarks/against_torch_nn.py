@@ -1,4 +1,4 @@
-"""torch.nn.LSTM, GRU and RNN (oneDNN and ATen on the CPU) and ours in their place: same weights, inference, training."""
+"""torch.nn.LSTM, GRU and RNN (oneDNN and ATen on the CPU) and ours in their place: same weights, both tasks."""
 
 from __future__ import annotations
 
