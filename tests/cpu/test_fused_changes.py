@@ -89,6 +89,14 @@ def test_weights_may_move_to_other_memory_between_forward_and_backward(kind):
     same(torch.autograd.grad(y.square().sum(), [x, *fused.parameters()]), wanted)
 
 
+def test_a_bias_that_lay_apart_may_lie_together_at_the_same_place():
+    fused, plain, x = small(RNN)
+    base = torch.randn(6, dtype=torch.float64)
+    for view in (base[::2], base[:3], base[::2]):
+        fused.first_cell.b_h.data = view
+        same(results(fused, x), results(plain, x))
+
+
 class Operations(TorchDispatchMode):
     """The names of all that PyTorch is asked to do."""
 

@@ -43,7 +43,7 @@ class Packed:
         self.found: array[int] = array("Q")
         self.known: array[int] = array("Q")
         self.plain: array[int] = array("i", [0])
-        self.read: tuple[int, ...] = ()  # addresses of the tensors with what is read as it is
+        self.read: tuple[int, ...] = ()  # addresses of the tensors with what is read as it is, and whether it is there
         self.vectors: tuple[int, ...] = ()  # and of what is read
         self.replayed: dict[int, Tensor] = {}  # values of the tape that gradients are made from too
         self.fields: tuple[int, ...] = ()  # of a call: pack, piece, found, known, plain
@@ -103,7 +103,7 @@ class Weights:
         if packed.key != key:
             self._plan(packed, dict(zip(self._order, tensors, strict=True)), sizes)
             packed.key = key
-        if packed.read != read or not (self._whole and all(map(self._lies, map(tensors.__getitem__, self._read)))):
+        if packed.read != read or not read[-1]:
             found = zip(self._read, self.code.weights, strict=True)
             vectors = [self._vector(tensors[place], value, dims) for place, (value, dims) in found]
             packed.held, packed.vectors = (tensors, vectors), tuple(map(Tensor.data_ptr, vectors))
@@ -122,8 +122,9 @@ class Weights:
         return (sizes.few, sizes.columns, sizes.thirds, sizes.team, *map(Tensor.data_ptr, packed), strides)
 
     def _places(self, tensors: list[Tensor]) -> tuple[int, ...]:
-        """Where the tensors lie that hold what is read as it is."""
-        return tuple([tensors[place].data_ptr() for place in self._read])
+        """Where the tensors lie that hold what is read as it is; and whether all of it can be read there."""
+        found = [tensors[place] for place in self._read]
+        return (*map(Tensor.data_ptr, found), self._whole and all(map(self._lies, found)))
 
     def _sources(self, leaves: Leaves) -> tuple[list[Tensor], dict[int, Tensor]]:
         """The tensors that hold the weights: parameters themselves, also where a step transposes them; then others.
