@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate
+from math import prod
 from operator import mul
 from typing import Any
 
@@ -43,13 +44,24 @@ class Gradients:
         *self.starts, self.sums = accumulate(counts, initial=0)
         """Where each block starts, and where the sums do."""
         direct = {name: _direct(program.tape, number) for name, number in program.gradients.items()}
-        places = {name: self._place(*found) for name, found in direct.items() if found is not None}
+        places = {name: self.place(*found) for name, found in direct.items() if found is not None}
         self._places = {name: place for name, place in places.items() if place is not None}
         self.copies, self._shared = self._apart()
         """How often the sums lie there, one time after the other; and parameters that share memory even so."""
         self.size = self.sums + self.copies * program.buffers["sums"].width
 
-    def _place(self, leaf: tuple[str, int, Any], flipped: bool) -> Strided | None:
+    def knows(self, name: str) -> bool:
+        """Whether the gradient of a parameter lies in memory in one piece."""
+        return name in self._places
+
+    def room(self, name: str, shape: tuple[int, ...]) -> int:
+        """Room for the gradient of a parameter that a backend computes from sums and products; where it starts."""
+        start = -(-self.size // ALIGNED) * ALIGNED
+        self._places[name] = (shape, in_one_piece(shape), start)
+        self.size = start + prod(shape)
+        return start
+
+    def place(self, leaf: tuple[str, int, Any], flipped: bool = False) -> Strided | None:
         """Where a sum or product lies that is in one piece."""
         kind, number, shape = leaf
         if kind == "sum":
@@ -83,8 +95,7 @@ class Gradients:
         return copies, found
 
     def _sum_at(self, part: tuple[int, int], shape: tuple[int, ...]) -> Strided:
-        strides = tuple(accumulate(reversed(shape[1:]), mul, initial=1))[::-1] if shape else ()
-        return shape, strides, self.sums + part[0]
+        return shape, in_one_piece(shape), self.sums + part[0]
 
     def _part_at(self, part: Part, flipped: bool) -> Strided:
         width, rows = self.segments[part.block], self.program.blocks[part.block].rows
@@ -160,6 +171,11 @@ class Gradients:
         if isinstance(part, tuple):
             return view((part[1],), (1,), self.sums + part[0])
         return view((1,), (1,), 0).new_full((1,), part * rows)
+
+
+def in_one_piece(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of a tensor whose rows lie one after the other."""
+    return tuple(accumulate(reversed(shape[1:]), mul, initial=1))[::-1] if shape else ()
 
 
 def _below_each_other(places: list[Strided]) -> Strided | None:

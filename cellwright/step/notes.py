@@ -51,7 +51,8 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def add_weight(self, tensor: Tensor, name: Any) -> int:
         """Declare a tensor that has no rows as a leaf of the tape."""
         self._fixed.add(tensor.untyped_storage().data_ptr())
-        return self.note(tensor, self.tape.add(Entry(None, leaf=name)))
+        shape = tuple(tensor.shape) if tensor.dtype == self.dtype else None
+        return self.note(tensor, self.tape.add(Entry(None, leaf=name, shape=shape)))
 
     def note(self, tensor: Tensor, number: int) -> int:
         """Write down a tensor's number on the tape."""

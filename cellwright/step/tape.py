@@ -29,6 +29,8 @@ class Entry(NamedTuple):
     leaf: Any = None
     summed: bool = False
     part: int | None = None
+    shape: tuple[int, ...] | None = None
+    """Of a leaf with a name, if it is of the type that is computed in."""
 
 
 @dataclass
@@ -62,14 +64,17 @@ class Tape:
             values[number] = result if entry.part is None else result[entry.part]
         return values
 
+    def root(self, number: int) -> tuple[int, bool]:
+        """The value that a value is but for transposes, and whether it is transposed."""
+        flipped = False
+        while self.entries[number].function in TRANSPOSES:
+            flipped, number = not flipped, self.inputs[number][0]
+        return number, flipped
+
     def direct(self, number: int) -> tuple[Any, bool] | None:
         """The leaf that a value is, and whether it is transposed; None for all that takes more."""
-        flipped = False
-        while self.entries[number].function is not None:
-            if self.entries[number].function not in TRANSPOSES:
-                return None
-            flipped, number = not flipped, self.inputs[number][0]
-        return self.entries[number].leaf, flipped
+        root, flipped = self.root(number)
+        return (self.entries[root].leaf, flipped) if self.entries[root].function is None else None
 
     def ancestors(self, wanted: Iterable[int], known: Container[int] = ()) -> set[int]:
         """All values that the wanted ones come from, themselves included; of known ones, nothing before them."""

@@ -103,10 +103,8 @@ class Trace(Notes):  # type: ignore[no-untyped-call]
         new_args, new_kwargs = tree_map_only(Tensor, number, (tuple(args), kwargs))
         summed = [self.tape.entries[one].summed for one in used]
         if any(summed) and not _is_view(func):
-            alone = sum(summed) == 1 and summed[0]
-            allowed = base in LINEAR or (base in BILINEAR and (alone or (base != "div" and sum(summed) == 1)))
-            allowed = allowed or ("_backward" in base and alone)  # these are linear in the gradient, their first
-            if not allowed:
+            base = func.overloadpacket.__name__
+            if not _is_linear(base, args, summed):
                 raise Refused(f"{base} is applied to a sum over the batch", self.where())
         entry = Entry(func, new_args, new_kwargs, summed=any(summed))
         outputs = [result] if isinstance(result, Tensor) else list(result)
@@ -121,6 +119,16 @@ class Trace(Notes):  # type: ignore[no-untyped-call]
             HANDLERS[base](self, base, args, kwargs, result)
         except Mixed:
             raise Refused(f"{base} lets one row of the batch depend on another", self.where()) from None
+
+
+def _is_linear(base: str, args: Any, summed: list[bool]) -> bool:
+    """Whether an operation does to a sum what it would do to all that is summed, one by one."""
+    if base == "masked_fill":
+        return not isinstance(args[2], Tensor) and bool(args[2] == 0)
+    alone = sum(summed) == 1 and summed[0]
+    if base in BILINEAR:
+        return alone or (base != "div" and sum(summed) == 1)
+    return base in LINEAR or ("_backward" in base and alone)  # these are linear in the gradient, their first
 
 
 def _has_dim(tensor: Tensor, batch: int) -> bool:

@@ -9,7 +9,6 @@ import threading
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cellwright.cells import GRU, LIBRARY, RNN
 from tests.cpu.layers import results, same, small
@@ -95,27 +94,6 @@ def test_a_bias_that_lay_apart_may_lie_together_at_the_same_place():
     for view in (base[::2], base[:3], base[::2]):
         fused.first_cell.b_h.data = view
         same(results(fused, x), results(plain, x))
-
-
-class Operations(TorchDispatchMode):
-    """The names of all that PyTorch is asked to do."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-def test_what_forward_made_of_a_weight_backward_takes_as_it_is():
-    fused, _, x = small(LIBRARY["leaky-rnn"])  # its pace is the sigmoid of a weight
-    total = fused(x)[0].square().sum()
-    with Operations() as seen:
-        total.backward()
-    assert "sigmoid_backward" in seen.names
-    assert "sigmoid" not in seen.names
 
 
 def test_weights_put_in_from_outside_are_used_for_that_call_only():

@@ -159,7 +159,7 @@ def test_the_plan_of_an_lstm_reads_as_pseudocode():
     golden("lstm.txt", str(planned(LSTM(3, 5))) + "\n")
 
 
-@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "leaky-rnn"])
 def test_the_source_is_what_it_was(name):
     """CELLWRIGHT_GOLDEN=1 in the environment writes tests/golden/*.c anew, to be read in the diff."""
     cell = LIBRARY[name](3, 5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from cellwright.kernels.c.once import Once
 
-def frame(counts: dict[str, int], sums: int, waits: bool, ahead: bool) -> str:
+
+def frame(counts: dict[str, int], sums: int, waits: bool, ahead: bool, once: Once) -> str:
     """The functions that run all stages.
 
     Args:
@@ -11,9 +13,10 @@ def frame(counts: dict[str, int], sums: int, waits: bool, ahead: bool) -> str:
         sums: columns that are summed.
         waits: whether backward threads wait for each other between steps, where rows need not.
         ahead: whether the last pass of a step back may do the first one of the step before.
+        once: what is there to do once.
     """
     parts = [_flat(stage, counts[stage], sums) for stage in ("before", "after") if counts[stage]]
-    parts += [_forward(counts), _backward(counts, sums, waits, ahead), _main(counts)]
+    parts += [_forward(counts), _backward(counts, sums, waits, ahead, once.after), _main(once.before)]
     return "\n".join(parts)
 
 
@@ -62,7 +65,7 @@ static void forward(const Args *a, long me, long team, const int keep) {{
 """
 
 
-def _backward(counts: dict[str, int], sums: int, waits: bool, ahead: bool) -> str:
+def _backward(counts: dict[str, int], sums: int, waits: bool, ahead: bool, once: bool) -> str:
     calls = _calls("backward", counts["backward"], WAIT)
     if not waits:
         calls = calls.removesuffix(WAIT) + WAIT_FOR_ROWS
@@ -71,6 +74,7 @@ def _backward(counts: dict[str, int], sums: int, waits: bool, ahead: bool) -> st
     zero = "\n    memset(c->sum + 2 * me * c->sums, 0, 2 * c->sums * sizeof(real));" if sums else ""
     flushed = "\n        if ((t & 31) == 0) flush(c, me);" if sums else ""
     after = "\n    barrier(c->barrier, team);\n    after(a, 0, c->T, me, team, keep);" if counts["after"] else ""
+    made = "\n    barrier(c->barrier, team);\n    once_after(a, me, team);" if once else ""
     return f"""static void backward(const Args *a, long me, long team, const int keep) {{
     const Call *c = &a->c;{zero}
     for (long t = c->T - 1; t >= 0; t--) {{
@@ -81,19 +85,26 @@ def _backward(counts: dict[str, int], sums: int, waits: bool, ahead: bool) -> st
         settle(c, t, t - 1, team);
     }}
     leave_back(c, me, team);{after}
-    finish(c, me, team);
+    finish(c, me, team);{made}
 }}
 """
 
 
-def _main(counts: dict[str, int]) -> str:
-    return """void run(const Args *a) {
+ONCE = """
+    if (c->once && c->job != BACKWARD) {
+        once(a, me, team);
+        barrier(c->barrier, team);
+    }"""
+
+
+def _main(once: bool) -> str:
+    return f"""void run(const Args *a) {{
     const Call *c = &a->c;
-    const int team = c->threads ? c->threads() : 1, me = c->thread ? c->thread() : 0;
+    const int team = c->threads ? c->threads() : 1, me = c->thread ? c->thread() : 0;{ONCE if once else ""}
     if (c->packs) pack_weights(c, me, team);
     if (c->job == INFER) forward(a, me, team, 0);
     if (c->job == TRAIN) forward(a, me, team, 1);
     if (c->job == BACKWARD) backward(a, me, team, 1);
     if (c->thirds) core.release_tiles();
-}
+}}
 """

@@ -10,9 +10,11 @@ import torch
 from cellwright.kernels.c.address import REDUCE, Addresses, vector
 from cellwright.kernels.c.columns import Columns, Function
 from cellwright.kernels.c.frame import frame
+from cellwright.kernels.c.once import Once, once
 from cellwright.kernels.c.packing import Packing, packing
 from cellwright.kernels.c.templates import AHEAD, EARLIER, PART, PLAIN, SCAN, TILED
 from cellwright.kernels.c.waits import goes_ahead, waits
+from cellwright.kernels.gradients import Gradients
 from cellwright.program.equations import read_label
 from cellwright.program.loops import Loop, Product
 from cellwright.program.program import Program
@@ -32,6 +34,8 @@ class Source:
     weights: tuple[tuple[int, tuple[int, ...]], ...]  # vectors: value of the tape, dimensions to drop
     reductions: tuple[int, ...]
     units: dict[tuple[str, int], int]
+    gradients: Gradients
+    once: Once
 
 
 def render(program: Program, title: str) -> Source:
@@ -47,7 +51,10 @@ class _Renderer:
         passes = [(stage, place, loop) for stage in STAGES for place, loop in enumerate(program.stages[stage])]
         self.passes = passes
         self.ahead = goes_ahead(self.columns)
-        self.weights = sorted({a.detail for a in self.graph.atoms if a.op == "weight"})
+        self.gradients = Gradients(program)
+        self.once = once(program, self.gradients)
+        leaves = {(value, ()) for value in self.once.leaves}
+        self.weights = sorted({a.detail for a in self.graph.atoms if a.op == "weight"} | leaves)
         self.packs = [(stage, place, which) for stage, place, loop in passes for which in range(len(loop.products))]
         self.packing, self.thirds = packing(program, self.packs), packing(program, self.packs, thirds=True)
         self.units = {(stage, place): max([1, *map(_units, loop.products)]) for stage, place, loop in passes}
@@ -56,10 +63,19 @@ class _Renderer:
         counts = {stage: len(self.program.stages[stage]) for stage in STAGES}
         parts = [self.head(), self.at.memory(self.weights)]
         parts += [self.scan(*one) if one[2].scan else self.loop(*one) for one in self.passes]
-        parts.append(frame(counts, self.program.buffers["sums"].width, waits(self.columns), self.ahead))
-        text = "\n".join(parts)
-        reductions = tuple(self.at.reductions)
-        return Source(text, tuple(self.packs), self.packing, self.thirds, tuple(self.weights), reductions, self.units)
+        parts.append(self.once.text)
+        parts.append(frame(counts, self.program.buffers["sums"].width, waits(self.columns), self.ahead, self.once))
+        return Source(
+            "\n".join(part for part in parts if part),
+            tuple(self.packs),
+            self.packing,
+            self.thirds,
+            tuple(self.weights),
+            tuple(self.at.reductions),
+            self.units,
+            self.gradients,
+            self.once,
+        )
 
     def head(self) -> str:
         """The argument: after a Call the buffers, and the weights that are vectors."""

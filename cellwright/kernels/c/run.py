@@ -20,7 +20,7 @@ from cellwright.kernels.c.pool import Pool, pool, view
 from cellwright.kernels.c.render import Source, render
 from cellwright.kernels.c.weights import PACK, Weights
 from cellwright.kernels.function import First
-from cellwright.kernels.gradients import Gradients, Leaves
+from cellwright.kernels.gradients import Leaves
 from cellwright.program import Program
 from cellwright.program.places import Place
 from cellwright.step import Ragged, batch_size
@@ -29,13 +29,13 @@ INFER, TRAIN, BACKWARD = range(3)
 # The fields of a Call in sequence.h, which buffers and weights follow, and those of a State.
 CALL = (
     *("T", "B", "job", "columns", "few", "far", "turn", "rows", "packs", "pieces", "blocks", "states", "sums"),
-    *("copies", "parts", "window", "thirds", "parted_size", "start", "resets", "thread", "threads", "barrier", "pack"),
-    *("piece", "found", "known", "plain", "block", "state", "packed", "parted", "contract", "reductions"),
-    *("sum", "bias"),
+    *("copies", "parts", "window", "thirds", "parted_size", "once", "start", "resets", "thread", "threads", "barrier"),
+    *("pack", "piece", "found", "known", "plain", "made", "block", "state", "packed", "parted", "contract"),
+    *("reductions", "sum", "bias"),
 )
-JOB, COLUMNS, FEW, TURN, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, PACKED, BIAS = map(
+JOB, COLUMNS, FEW, TURN, ONCE, PACKS, PACKING, BLOCKS, BARRIER, BLOCK, STATES, PACKED, BIAS = map(
     CALL.index,
-    ("job", "columns", "few", "turn", "packs", "pack", "blocks", "barrier", "block", "state", "packed", "bias"),
+    ("job", "columns", "few", "turn", "once", "packs", "pack", "blocks", "barrier", "block", "state", "packed", "bias"),
 )
 STATE = ("width", "kept", "rows", "old", "first", "last", "carry", "dlast", "dfirst")
 OLD, DLAST, DFIRST = map(STATE.index, ("old", "dlast", "dfirst"))
@@ -49,7 +49,7 @@ class Fused:
         self.program = program = kept_apart(program)
         self.code: Source = render(program, title)
         self.weights = Weights(program, self.code)
-        self.gradients = Gradients(program)
+        self.gradients = self.code.gradients
         self._own, self._pool = Pool(program.dtype), pool(program.dtype)  # its own keeps its place from run to run
         self._layouts: dict[Sizes, Layout] = {}
         self._even: dict[tuple[int, int, int, bool], tuple[Layout, Steps]] = {}
@@ -168,7 +168,7 @@ class Fused:
         argument = (
             *(steps.T, sizes.B, 0, sizes.columns[0], sizes.few[0], self.weights.each_step > FAR, 0),
             *(layout.scratch_rows, len(packed.jobs) // PACK, len(packed.pieces) // 2, 0, count),
-            *(sums, self.gradients.copies, sizes.team, sizes.window, sizes.thirds, layout.parted),
+            *(sums, self.gradients.copies, sizes.team, sizes.window, sizes.thirds, layout.parted, 1),
             *(steps.start, steps.resets),
             *(*thread_functions(), 0, *packed.fields, 0, 0, 0, *places[-count - 4 : -count], 0),
             *(*places[: -count - 4], *packed.vectors),

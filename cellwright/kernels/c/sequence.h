@@ -27,6 +27,7 @@ typedef struct {
 typedef struct {
     long T, B, job, columns, few, far, turn, rows, packs, pieces, blocks, states, sums, copies, parts, window;
     long thirds, parted_size;           // whether products are to be in thirds; numbers of rows in thirds, of a thread
+    long once;                          // whether what is made of weights alone is to be made
     const long *start;                  // T + 1
     const uint8_t *resets;              // null, or for every row whether it begins anew
     int (*thread)(void), (*threads)(void);
@@ -35,6 +36,7 @@ typedef struct {
     const Piece *piece;                 // what is packed, to see whether it changed
     uint64_t *found, *known;            // their digests: [thread][piece], now and when they were packed
     int *plain;                         // whether they were packed plainly though products were to be in thirds
+    real *made;                         // what is made of weights alone
     const Block *block;
     const State *state;
     real *packed;                       // weights, forward's and then in their place backward's

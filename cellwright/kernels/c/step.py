@@ -7,7 +7,7 @@ from array import array
 import torch
 from torch import Tensor
 
-from cellwright.kernels.c.run import INFER, JOB, PACKS, TURN, Fused, readable
+from cellwright.kernels.c.run import INFER, JOB, ONCE, PACKS, TURN, Fused, readable
 from cellwright.kernels.gradients import Leaves
 
 SMALL = 1 << 19  # multiply-adds of a step that one thread does sooner than it wakes another
@@ -57,5 +57,5 @@ class Step:
         argument[TURN] ^= 1
         self.fused.launch(self._saved)
         if not self._packed:  # from now on
-            self._packed, argument[PACKS] = True, 0
+            self._packed, argument[ONCE], argument[PACKS] = True, 0, 0
         return self.state[0].clone() if y is None else y

@@ -94,3 +94,17 @@ static void {name}(const Args *arg, long step, Range part, const int keep) {{
 {lines}    }}
 }}
 """
+ELEMENTWISE = """
+V_FN void {name}_at(const Args *arg, long row, long col, const int lanes) {{
+    (void)row, (void)col;
+{lines}}}
+
+static void {name}(const Args *arg, long me, long team) {{
+    enum {{ W = {width}, VECTORS = (W + VL - 1) / VL }};
+    for (long col = VECTORS * me / team * VL; col < VECTORS * (me + 1) / team * VL; col += VL)
+        for (long row = 0; row < {rows}; row++) {{
+            if (col + VL <= W) {name}_at(arg, row, col, VL);
+            else {name}_at(arg, row, col, W % VL);
+        }}
+}}
+"""

@@ -34,8 +34,10 @@ class Order(NamedTuple):
 class Packed:
     """Packed weights: what they are made from, how to make them, and the memory of those that last from run to run."""
 
-    def __init__(self, memory: Tensor) -> None:
+    def __init__(self, memory: Tensor, once: int) -> None:
         self.memory = memory
+        self.once = torch.empty(once, dtype=memory.dtype)  # what C makes of weights alone
+        self.made: list[Tensor] = []  # values in there
         self.key: tuple[Any, ...] = ()
         self.jobs: array[int] = array("q")
         self.late: array[int] = array("q")  # the same for backward
@@ -46,7 +48,7 @@ class Packed:
         self.read: tuple[int, ...] = ()  # addresses of the tensors with what is read as it is, and whether it is there
         self.vectors: tuple[int, ...] = ()  # and of what is read
         self.replayed: dict[int, Tensor] = {}  # values of the tape that gradients are made from too
-        self.fields: tuple[int, ...] = ()  # of a call: pack, piece, found, known, plain
+        self.fields: tuple[int, ...] = ()  # of a call: pack, piece, found, known, plain, made
         self.held: tuple[Any, ...] = ()  # the weights themselves
 
 
@@ -60,10 +62,14 @@ class Weights:
         self.program, self.code = program, code
         self._orders = list(_orders(program, code))
         self._numbers = sorted({order.weight.value for order in self._orders} | {value for value, _ in code.weights})
-        self._direct = {number: program.tape.direct(number) for number in self._numbers}
-        self._names = [direct[0] for direct in self._direct.values() if direct is not None]
-        self._others = [number for number, direct in self._direct.items() if direct is None]
-        self._order = [*(n for n, direct in self._direct.items() if direct is not None), *self._others]
+        self._root = {number: program.tape.root(number) for number in self._numbers}
+        leaf = {number: program.tape.entries[root].function is None for number, (root, _) in self._root.items()}
+        direct = [number for number in self._numbers if leaf[number]]
+        made = [number for number in self._numbers if self._root[number][0] in code.once.made]
+        self._others = [number for number in self._numbers if number not in (*direct, *made)]
+        self._order = [*direct, *made, *self._others]
+        self._names = [program.tape.entries[self._root[number][0]].leaf for number in direct]
+        self._made = [code.once.made[self._root[number][0]] for number in made]
         self._packed = [place for place, n in enumerate(self._order) if any(n == o.weight.value for o in self._orders)]
         self._read = [self._order.index(number) for number, _ in code.weights]
         self._again = _again(program, self._others)
@@ -77,8 +83,9 @@ class Weights:
             packed = self._spare[sizes.keep, sizes.thirds].pop()
         except (KeyError, IndexError):
             size = 0 if sizes.keep else (self.code.thirds if sizes.thirds else self.code.packing).size
-            packed = Packed(large_pages(torch.empty(size, dtype=self.program.dtype)))
-        tensors, packed.replayed = self._sources(leaves)
+            packed = Packed(large_pages(torch.empty(size, dtype=self.program.dtype)), self.code.once.size)
+            packed.made = [packed.once.as_strided(*place) for place in self._made]
+        tensors, packed.replayed = self._sources(leaves, packed.made)
         self._point(packed, tensors, sizes)
         return packed
 
@@ -126,12 +133,13 @@ class Weights:
         found = [tensors[place] for place in self._read]
         return (*map(Tensor.data_ptr, found), self._whole and all(map(self._lies, found)))
 
-    def _sources(self, leaves: Leaves) -> tuple[list[Tensor], dict[int, Tensor]]:
-        """The tensors that hold the weights: parameters themselves, also where a step transposes them; then others.
+    def _sources(self, leaves: Leaves, made: list[Tensor]) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """The tensors that hold the weights: parameters themselves, also where a step transposes them; those that C
+        makes of them; then others.
 
         And of the values on the way to those, what gradients need again.
         """
-        tensors, replayed = list(map(leaves.__getitem__, self._names)), {}
+        tensors, replayed = [*map(leaves.__getitem__, self._names), *made], {}
         if self._others:
             found = self.program.tape.replay(self._others, leaves.__getitem__)
             tensors += [found[number].detach() for number in self._others]
@@ -142,16 +150,18 @@ class Weights:
 
     def _is_whole(self, number: int, dims: tuple[int, ...]) -> bool:
         """Whether a vector is read where its tensor lies."""
-        direct = self._direct[number]
-        return not dims and (direct is None or not direct[1])
+        return not dims and not self._flipped(number)
+
+    def _flipped(self, number: int) -> bool:
+        """Whether a value is the transpose of the tensor that holds it."""
+        return self._root[number][1] and number not in self._others
 
     def _lies(self, source: Tensor) -> bool:
         """Whether its numbers lie as loops read them."""
         return source.dtype == self.program.dtype and source.is_contiguous()
 
     def _value(self, source: Tensor, number: int) -> Tensor:
-        direct = self._direct[number]
-        return source.detach().t() if direct is not None and direct[1] else source.detach()
+        return source.detach().t() if self._flipped(number) else source.detach()
 
     def _vector(self, source: Tensor, number: int, dims: tuple[int, ...]) -> Tensor:
         if self._is_whole(number, dims) and self._lies(source):
@@ -182,7 +192,7 @@ class Weights:
         count = max(sizes.team * len(packed.pieces) // 2, 1)
         packed.found, packed.known = array("Q", [0] * count), array("Q", [1] * count)
         tables = (packed.jobs, packed.pieces, packed.found, packed.known, packed.plain)
-        packed.fields = tuple(table.buffer_info()[0] for table in tables)
+        packed.fields = (*(table.buffer_info()[0] for table in tables), packed.once.data_ptr())
 
 
 def _again(program: Program, numbers: list[int]) -> list[int]:
