@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from cellwright.program.cut import least
 from cellwright.program.graph import GRAD, STATE, Graph, is_elementwise, is_small_product
 from cellwright.step.atoms import LEAVES
 from cellwright.step.ops import OPS
@@ -32,17 +33,10 @@ def split(graph: Graph) -> Split:
     again where it is needed rather than kept.
     """
     depends = graph.depends()
-    found = Split()
     states = set(graph.used(*(name for name in graph.outputs if name.startswith("state"))))
-    made = [atom for atom in range(len(graph.atoms)) if graph.atoms[atom].op not in LEAVES]
-    first = [atom for atom in made if not depends[atom] & GRAD]
-    looped = {atom for atom in first if depends[atom] & STATE}
     wanted = set(graph.used("y", *(name for name in graph.outputs if name.startswith("state"))))
-    for atom in sorted(graph.ancestors(wanted) & looped) + sorted(wanted):
-        reads = {arg.atom for arg in graph.atoms[atom].args} if atom in looped else {atom}
-        found.hoisted |= {a for a in reads if a in set(first) - looped and not _again(graph, a, set())}
     zeros = _zeros(graph, depends)
-    _keep(graph, depends, states | zeros, found)
+    found = _stored(graph, depends, wanted, states | zeros)
     later = {atom for atom in range(len(graph.atoms)) if depends[atom] & GRAD and graph.atoms[atom].op not in LEAVES}
     later |= zeros
     inside = _inside(graph, later, depends)
@@ -97,25 +91,48 @@ def _inside(graph: Graph, later: set[int], depends: list[int]) -> set[int]:
     return inside
 
 
-def _keep(graph: Graph, depends: list[int], states: set[int], found: Split) -> None:
-    operands = set(graph.used(*(name for name in graph.outputs if name.startswith(("left", "right")))))
-    found.kept = {a for a in operands if not depends[a] & GRAD and graph.atoms[a].op not in LEAVES} - states
-    reads = {arg.atom for a, atom in enumerate(graph.atoms) if depends[a] & GRAD for arg in atom.args}
-    for atom in sorted(a for a in reads if not depends[a] & GRAD):
-        if not _again(graph, atom, found.kept | found.hoisted | states, states):
-            found.kept.add(atom)
+def _stored(graph: Graph, depends: list[int], wanted: set[int], states: set[int]) -> Split:
+    """What is hoisted and what is kept, whichever of the two is settled first to take less memory."""
+    ready, read = _ready(graph, depends, wanted), _read_back(graph, depends)
+    operands = {atom for name in graph.outputs if name.startswith(("left", "right")) for atom in graph.used(name)}
+    operands = {atom for atom in operands if not depends[atom] & GRAD} - states
+    operands = {atom for atom in operands if graph.atoms[atom].op not in LEAVES}
+    first = Split()
+    first.hoisted = _least(graph, ready, set())
+    first.kept = operands | _least(graph, read, operands | first.hoisted | states, states)
+    other = Split()
+    other.kept = operands | _least(graph, read, operands | states, states)
+    other.hoisted = _least(graph, ready, {atom for atom in other.kept if not depends[atom] & STATE})
+    return min(first, other, key=lambda split: sum(graph.atoms[atom].width for atom in split.hoisted | split.kept))
 
 
-def _again(graph: Graph, atom: int, memory: set[int], states: set[int] | None = None) -> bool:
-    """Whether an atom is had from memory by cheap arithmetic; backward (given states) also from a state by any one
-    operation, forward also by a small product."""
-    made = graph.atoms[atom]
-    if atom in memory or made.op in LEAVES:
-        return True
-    if is_small_product(graph, atom):
-        return states is None
-    if not is_elementwise(made):
-        return False
-    if OPS[made.op].costly:
+def _ready(graph: Graph, depends: list[int], wanted: set[int]) -> set[int]:
+    """What loops forward read, or give, that does not depend on a state."""
+    made = {a for a, atom in enumerate(graph.atoms) if not depends[a] & GRAD and atom.op not in LEAVES}
+    looped = {atom for atom in made if depends[atom] & STATE}
+    read = {arg.atom for atom in graph.ancestors(wanted) & looped for arg in graph.atoms[atom].args}
+    return (read | wanted) & (made - looped)
+
+
+def _read_back(graph: Graph, depends: list[int]) -> set[int]:
+    """What loops backward read that does not depend on the incoming gradient."""
+    read = {arg.atom for a, atom in enumerate(graph.atoms) if depends[a] & GRAD for arg in atom.args}
+    return {atom for atom in read if not depends[atom] & GRAD}
+
+
+def _least(graph: Graph, wanted: set[int], memory: set[int], states: set[int] | None = None) -> set[int]:
+    """Of least width, what to store so that cheap arithmetic gives all that is wanted; backward (given states) also
+    any one operation on a state, forward also a small product."""
+
+    def there(atom: int) -> bool:
+        return atom in memory or graph.atoms[atom].op in LEAVES
+
+    def cheap(atom: int) -> bool:
+        made = graph.atoms[atom]
+        if is_small_product(graph, atom):
+            return states is None
+        if not is_elementwise(made) or not OPS[made.op].costly:
+            return is_elementwise(made)
         return all(arg.atom in (states or ()) or graph.atoms[arg.atom].op in LEAVES for arg in made.args)
-    return all(_again(graph, arg.atom, memory, states) for arg in made.args)
+
+    return least(graph, sorted(wanted), there, cheap)
