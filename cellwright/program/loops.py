@@ -46,6 +46,43 @@ class Levels:
         self.level: dict[int, int] = {}
         for atom in compute:
             self.level[atom] = self._level(atom)
+        self.readers: dict[int, list[tuple[int, int]]] = {atom: [] for atom in compute}
+        """Of every atom those that read it, and how many passes later at least."""
+        for atom in compute:
+            for arg in graph.atoms[atom].args:
+                if arg.atom in self.inside:
+                    self.readers[arg.atom].append((atom, self._after(atom, arg) - self.level[arg.atom]))
+
+    def put_off(self, stored: set[int]) -> None:
+        """Let arithmetic wait for the pass that reads it, where nothing new would have to outlast passes for it."""
+        for atom in sorted(self.inside - stored, reverse=True):
+            if self._can_wait(atom):
+                last = min(self.level[reader] - later for reader, later in self.readers[atom])
+                for one in self._with(atom, last, stored) if last > self.level[atom] else ():
+                    self.level[one] = last
+
+    def _can_wait(self, atom: int) -> bool:
+        readers = [reader for reader, _ in self.readers[atom]]
+        plain = is_elementwise(self.graph.atoms[atom]) and not self.is_scalar(atom)
+        return plain and bool(readers) and not any(map(self.is_scalar, readers))
+
+    def _with(self, atom: int, last: int, stored: set[int]) -> set[int]:
+        """An atom and those that have to wait with it for a pass; empty if not all can."""
+        found, reads = {atom}, self._reads(atom)
+        while reads:
+            one = max(reads)  # after all that read it
+            reads.discard(one)
+            others = [self.level[reader] - later for reader, later in self.readers[one] if reader not in found]
+            if one in stored or self.is_scalar(one) or any(level >= last for level in others):
+                continue  # there anyway
+            if others or not self._can_wait(one):
+                return set()
+            found.add(one)
+            reads |= self._reads(one)
+        return found
+
+    def _reads(self, atom: int) -> set[int]:
+        return {arg.atom for arg in self.graph.atoms[atom].args} & self.inside
 
     def is_scalar(self, atom: int) -> bool:
         """One column, from others of one column: done again in every pass that reads it."""
@@ -70,6 +107,7 @@ class Levels:
 def loops(graph: Graph, compute: list[int], stored: set[int]) -> tuple[Loop, ...]:
     """The passes of a stage, in order; `stored` are the atoms that must be in memory in the end."""
     levels = Levels(graph, compute)
+    levels.put_off(stored)
     passes: dict[tuple[int, int, int], list[int]] = {}
     for place in compute:
         atom = graph.atoms[place]

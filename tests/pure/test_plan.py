@@ -91,6 +91,27 @@ def test_the_gradients_of_all_weights_are_few_products_after_the_loop():
     assert sum(program.graph.atoms[atom].width for atom in program.sums) == 20
 
 
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("mingru", 2), ("minlstm", 3), ("unicornn", 1), ("lem", 4), ("gru-reset-before", 4), ("lstm", 4)],
+)
+def test_as_few_columns_are_kept_as_will_do(name, columns):
+    program = planned(LIBRARY[name](3, 5), needs_x=False)
+    stored = program.kept | program.inferred
+    widths = {program.graph.atoms[a].width for a in stored if program.homes.get(a)}
+    assert widths <= {5}
+    assert (
+        len([a for a in stored if {home.buffer for home in program.homes.get(a, ())} & {"d", "kept", "hoisted"}])
+        == columns
+    )
+
+
+def test_arithmetic_waits_for_the_pass_that_reads_it():
+    program = planned(LIBRARY["gru-reset-before"](3, 5))
+    assert not program.locals["forward"]  # z * h and 1 - z, which only the last pass reads
+    assert len(program.locals["backward"]) == 2
+
+
 @pytest.mark.parametrize("name", CORE)
 def test_without_the_gradient_of_x_nothing_is_computed_for_it(name):
     cell = LIBRARY[name](3, 5)
