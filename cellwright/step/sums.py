@@ -13,7 +13,7 @@ from cellwright.step.aten import SUMS
 from cellwright.step.atoms import Atom, segments
 from cellwright.step.notes import Notes
 from cellwright.step.shadow import Mixed
-from cellwright.step.tape import Entry
+from cellwright.step.tape import Entry, Value
 
 
 def total(notes: Notes, base: str, args: Any, kwargs: Any, result: Tensor) -> None:
@@ -29,6 +29,9 @@ def total(notes: Notes, base: str, args: Any, kwargs: Any, result: Tensor) -> No
     rows = axis + tensor.dim()
     columns = notes.shadows.columns(shadow, axis)
     inner = sorted(places - {rows})
+    if inner and rows in places and base == "sum" and result.numel() == 1:
+        _sum_all(notes, columns, sorted(places), result)
+        return
     if inner:
         columns = _reduce(notes, SUMS[base], columns, inner)
     count = int(np.prod([tensor.shape[dim] for dim in places]))
@@ -88,10 +91,27 @@ def _reduce(notes: Notes, op: str, columns: Tensor, dims: list[int]) -> Tensor:
     return torch.from_numpy(np.concatenate([notes.atoms.refs(atom) for atom in found])).view(kept)
 
 
-def _sum_rows(notes: Notes, columns: Tensor, result: Tensor) -> None:
-    if not notes.bears_gradient(columns.numpy()):
+def _sum_all(notes: Notes, columns: Tensor, dims: list[int], result: Tensor) -> None:
+    """One number: loops sum rows, column by column, and columns are summed once."""
+    found = _rows_summed(notes, columns, tuple(columns.shape))
+    if found is None:
         note_zeros(notes, result)
-        return
+    else:
+        args = (Value(found), dims, result.dim() == columns.dim())
+        notes.note(result, notes.tape.add(Entry(torch.ops.aten.sum.dim_IntList, args, summed=True)))
+
+
+def _sum_rows(notes: Notes, columns: Tensor, result: Tensor) -> None:
+    found = _rows_summed(notes, columns, tuple(result.shape))
+    if found is None:
+        note_zeros(notes, result)
+    else:
+        notes.note(result, found)
+
+
+def _rows_summed(notes: Notes, columns: Tensor, shape: tuple[int, ...]) -> int | None:
+    """The value of the tape that the sum of these columns over rows and steps is; None where it is zero."""
+    if not notes.bears_gradient(columns.numpy()):
+        return None
     notes.sums.append(columns.reshape(-1).numpy())
-    leaf = ("sum", len(notes.sums) - 1, tuple(result.shape))
-    notes.note(result, notes.tape.add(Entry(None, leaf=leaf, summed=True)))
+    return notes.tape.add(Entry(None, leaf=("sum", len(notes.sums) - 1, shape), summed=True))

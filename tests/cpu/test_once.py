@@ -82,6 +82,13 @@ def test_cells_of_the_library_leave_pytorch_no_arithmetic(name):
     same(results(fused, x), results(plain, x))
 
 
+@pytest.mark.parametrize("name", ["fastrnn", "fastgrnn"])
+def test_the_gradient_of_a_single_number_is_no_sum_over_every_row(name):
+    fused, _, _ = small(LIBRARY[name], hidden=17)
+    program = next(fused.choices()).entry.fused.program
+    assert not [atom for atom in program.graph.atoms if atom.op == "sum"]
+
+
 def test_what_takes_more_than_single_elements_is_left_to_pytorch():
     fused, _, x = small(Softened)
     results(fused, x)

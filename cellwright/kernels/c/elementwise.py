@@ -1,14 +1,16 @@
-"""Elementwise: values of a tape as expressions of numbers in memory, and the C that computes them."""
+"""Elementwise: values of a tape as expressions of numbers in memory and their sums, and the C that computes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
 
 from cellwright.kernels.c.numbers import number
 from cellwright.kernels.c.templates import ELEMENTWISE
+from cellwright.kernels.gradients import in_one_piece
 from cellwright.step.aten import RULES
 from cellwright.step.ops import OPS
 from cellwright.step.tape import TRANSPOSES, Entry, Tape, Value
@@ -29,6 +31,13 @@ class Held(NamedTuple):
     """The value of the tape, if it is one of its leaves."""
 
 
+class Total(NamedTuple):
+    """One number: the sum of numbers that lie one after the other."""
+
+    of: Held
+    shape: Shape
+
+
 class Made(NamedTuple):
     """What an operation of the table makes of others, element by element."""
 
@@ -37,7 +46,7 @@ class Made(NamedTuple):
     shape: Shape
 
 
-Expression = Held | Made
+Expression = Held | Total | Made
 
 
 class Expressions:
@@ -68,7 +77,7 @@ class Expressions:
             found: Expression | None = VIEWS[entry.function](*args)
             return found
         rule = RULES.get(getattr(entry.function, "overloadpacket", entry.function).__name__)
-        if rule is None or not all(isinstance(arg, (Held, Made, int, float)) for arg in args):
+        if rule is None or not all(isinstance(arg, (Held, Total, Made, int, float)) for arg in args):
             return None
         made: Any = rule(_emit, *args, **{key: one for key, one in entry.kwargs.items() if key in SETTINGS})
         return made if made.shape == _shape(*args) and len(made.shape) <= 2 else None
@@ -79,14 +88,14 @@ def _emit(op: str, *args: Any) -> Made:
 
 
 def _shape(*args: Any) -> Shape:
-    shapes = [arg.shape for arg in args if isinstance(arg, (Held, Made))]
+    shapes = [arg.shape for arg in args if isinstance(arg, (Held, Total, Made))]
     return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
 
 
 def held_in(made: Any) -> Iterator[Held]:
     """The numbers in memory that an expression is made of."""
-    if isinstance(made, Held):
-        yield made
+    if isinstance(made, (Held, Total)):
+        yield made if isinstance(made, Held) else made.of
     elif isinstance(made, Made):
         for arg in made.args:
             yield from held_in(arg)
@@ -98,6 +107,8 @@ def widened(made: Any, shape: Shape) -> Any:
         known = dict(zip(range(-len(made.shape), 0), made.strides, strict=True))
         strides = [known[dim] if -dim <= len(known) and made.shape[dim] > 1 else 0 for dim in range(-len(shape), 0)]
         return made._replace(shape=shape, strides=tuple(strides))
+    if isinstance(made, Total):
+        return made._replace(shape=shape)
     return Made(made.op, tuple(widened(arg, shape) for arg in made.args), shape) if isinstance(made, Made) else made
 
 
@@ -105,6 +116,8 @@ def turned(made: Any) -> Any:
     """The transpose of an expression."""
     if isinstance(made, Held):
         return made._replace(shape=made.shape[::-1], strides=made.strides[::-1])
+    if isinstance(made, Total):
+        return made._replace(shape=made.shape[::-1])
     if isinstance(made, Made):
         whole = widened(made, made.shape)
         return Made(made.op, tuple(map(turned, whole.args)), made.shape[::-1])
@@ -128,7 +141,17 @@ def _viewed(made: Any, shape: Shape) -> Any:
     if isinstance(made, Held):
         left = iter([step for size, step in zip(made.shape, made.strides, strict=True) if size > 1])
         return made._replace(shape=shape, strides=tuple(next(left) if size > 1 else 0 for size in shape))
+    if isinstance(made, Total):
+        return made._replace(shape=shape)
     return Made(made.op, tuple(_viewed(arg, shape) for arg in made.args), shape) if isinstance(made, Made) else made
+
+
+def summed(made: Any, dims: list[int] | None = None, keepdim: bool = False) -> Expression | None:
+    """The sum of numbers in memory over all dimensions, where they lie one after the other."""
+    whole = isinstance(made, Held) and sorted(dim % len(made.shape) for dim in dims or range(len(made.shape)))
+    if whole != list(range(len(made.shape))) or made.strides != in_one_piece(made.shape):
+        return None
+    return Total(made, made.shape and (1,) * len(made.shape) if keepdim else ())
 
 
 VIEWS: dict[Any, Callable[..., Any]] = {
@@ -138,6 +161,8 @@ VIEWS: dict[Any, Callable[..., Any]] = {
     aten.permute.default: permuted,
     aten.t.default: turned,
     aten.numpy_T.default: turned,
+    aten.sum.default: summed,
+    aten.sum.dim_IntList: summed,
 }
 assert set(TRANSPOSES) <= set(VIEWS)
 
@@ -180,7 +205,7 @@ def _computed(made: Any, names: dict[Any, str]) -> Iterator[str]:
     """The lines that compute an expression, but for what is known by name."""
     if made in names:
         return
-    if isinstance(made, Held):
+    if isinstance(made, (Held, Total)):
         code = _load(made)
     elif isinstance(made, Made):
         for arg in made.args:
@@ -193,7 +218,9 @@ def _computed(made: Any, names: dict[Any, str]) -> Iterator[str]:
     yield f"const vec {names[made]} = {code};"
 
 
-def _load(held: Held) -> str:
+def _load(held: Held | Total) -> str:
+    if isinstance(held, Total):
+        return f"v_set1(total_of({held.of.pointer}, {prod(held.of.shape)}))"
     row, column = held.strides
     line = f"{held.pointer} + {row} * row" if row else held.pointer
     if column == 0:
@@ -203,6 +230,8 @@ def _load(held: Held) -> str:
 
 def in_words(made: Any) -> str:
     """An expression as people write it."""
+    if isinstance(made, Total):
+        return f"sum({in_words(made.of)})"
     if isinstance(made, Held):
         return f"{made.name}^T" if made.strides[0] == 1 < made.strides[-1] else made.name
     return OPS[made.op].text.format(*map(in_words, made.args)) if isinstance(made, Made) else str(made)

@@ -254,6 +254,16 @@ static void finish(const Call *c, long me, long team) {
     core.contract(c->block, c->blocks, c->start[c->T], c->contract, c->barrier, me, team);
 }
 
+// Of numbers one after the other.
+static inline real total_of(const real *from, long count) {
+    vec sum = v_set1(0);
+    long k = 0;
+    for (; k + VL <= count; k += VL) sum += v_load(from + k);
+    real total = v_sum(sum);
+    for (; k < count; k++) total += from[k];
+    return total;
+}
+
 // A value of a row that all columns go into: what the threads found, put together.
 static inline real total_sum(const Call *c, long number, long row, long parts) {
     real total = 0;
