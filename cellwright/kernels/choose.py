@@ -76,12 +76,18 @@ def choose(cell: Cell, backend: str = "auto", x: Tensor | None = None) -> Choice
     like = x if x is not None else next(cell.parameters(), torch.empty(0)).detach()
     if transformed(like):
         return Choice("eager", run_eager, "under a transform of torch.func the equations run step by step")
-    seen = look(cell)
-    entry = _fused(cell, seen, like, backend)
+    seen, needs_x = look(cell), like.requires_grad and torch.is_grad_enabled()
+    key = (backend, like.dtype, like.device, needs_x)
+    known: Choice | None = seen.choices.get(key)
+    if known is not None:
+        return known
+    entry = _fused(cell, seen, like, backend, needs_x)
     if entry.fused is not None:
         asked = "on the CPU it is the fastest" if backend == "auto" else ASKED
         name = "c" if backend == "auto" else backend
-        return Choice(name, partial(run_fused, entry.fused, seen.leaves), f"{asked}: {entry.reason}", entry)
+        run = partial(run_fused, entry.fused, seen.leaves)
+        known = seen.choices[key] = Choice(name, run, f"{asked}: {entry.reason}", entry)
+        return known
     if backend != "auto":
         raise BackendError(
             RULES[backend], f"{cell.in_one_line()}: {entry.reason}", "write backend='auto' or backend='eager'"
@@ -280,7 +286,7 @@ def transformed(like: Tensor) -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_mode >= 0
 
 
-def _fused(cell: Cell, seen: Seen, like: Tensor, backend: str) -> Entry:
+def _fused(cell: Cell, seen: Seen, like: Tensor, backend: str, needs_x: bool) -> Entry:
     target, lacks = C, None
     if backend == "triton":
         target, lacks = TRITON, lacking(like.device)
@@ -288,7 +294,7 @@ def _fused(cell: Cell, seen: Seen, like: Tensor, backend: str) -> Entry:
         lacks = f"the loops in C run on the CPU, not on {like.device.type}"
     if lacks is not None:
         return Entry(None, lacks)
-    return fuse(target, cell, seen, like.dtype, needs_x=like.requires_grad and torch.is_grad_enabled())
+    return fuse(target, cell, seen, like.dtype, needs_x)
 
 
 def _torch(cell: Cell, why: str) -> Choice:

@@ -45,6 +45,8 @@ class Seen(NamedTuple):
 
     key: tuple[Any, ...]
     leaves: dict[str, Tensor]
+    choices: dict[Any, Any]
+    """What was chosen to run it, as long as all that stays as it is."""
 
 
 OFTEN, MOST_KEPT = 8, 32  # settings of one cell: when to say something, and how many stay compiled
@@ -134,7 +136,7 @@ def _walk(cell: Cell, settings: list[tuple[str, Any]]) -> Seen:
                 marks += (key, mark(value))
             elif key in HOOKS and value:
                 marks += (name, key)
-    return Seen(tuple(marks), leaves)
+    return Seen(tuple(marks), leaves, {})
 
 
 def _build(target: Target, cell: Cell, seen: Seen, dtype: torch.dtype, needs_x: bool) -> Entry:

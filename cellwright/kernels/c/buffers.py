@@ -127,6 +127,8 @@ class Layout:
             rest = [name for name in self.counts if name not in last]
             scratch = _contract_scratch(program, contract, sizes)
             self._overlay("contract", scratch, rest, program.dtype.itemsize)
+        self.blocks: list[tuple[Any, ...]] | None = None
+        """The products after the loops, once a run has had them."""
         self.last: tuple[Any, array[int], array[int]] = (None, array("q"), array("q"))
         """What the last run's argument followed from, that argument, and where what steps begin with lies apart."""
 

@@ -22,10 +22,14 @@ class Piece(NamedTuple):
     array: np.ndarray[Any, np.dtype[Any]]
 
 
+class Part(np.ndarray[Any, np.dtype[Any]]):
+    """Numbers of what was lent, which they hold: of an array of NumPy's own class it would let go."""
+
+
 class Lent(np.ndarray[Any, np.dtype[Any]]):
     """A piece as long as any tensor lies in it."""
 
-    pool: Pool | None = None  # none yet, or a view of what was lent
+    pool: Pool | None = None  # none yet
     piece: Piece
 
     def __del__(self) -> None:
@@ -79,7 +83,8 @@ class Pool:
         """Take a piece back."""
         size = len(piece.array)
         with self._lock:
-            self.used, self.idle = self.used - size, self.idle + size
+            self.used -= size
+            self.idle += size
             same = self._waiting.pop(size, None) or []
             same.append(piece)
             self._waiting[size] = same
@@ -104,8 +109,8 @@ class Pool:
 
 def view(lent: Lent, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Tensor:
     """Numbers of what was lent as a tensor that shares nothing with other ones there but their memory."""
-    size = lent.itemsize  # of the same class, or NumPy would hold the piece itself and let go what was lent
-    return torch.from_numpy(Lent(shape, lent.dtype, lent, start * size, [size * step for step in strides]))
+    size = lent.itemsize
+    return torch.from_numpy(Part(shape, lent.dtype, lent, start * size, [size * step for step in strides]))
 
 
 _pools: dict[torch.dtype, Pool] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -228,20 +228,29 @@ class Fused:
 
     def _blocks(self, saved: Saved, start: int) -> array[int]:
         """The products after the loops, whose results lie from an address on."""
-        blocks, given = array("q"), self.gradients
-        for block, first, width in zip(self.program.blocks, given.starts, given.segments, strict=True):
-            left, right = self._address(saved, block.left), self._address(saved, block.right)
-            to = start + first * self.program.dtype.itemsize
-            blocks.extend((*left, *right, to, block.rows, block.columns, width))
+        layout, blocks, tables = saved.layout, array("q"), (saved.argument, saved.states)
+        if layout.blocks is None:
+            layout.blocks = list(self._products(layout.sizes))
+        for (left, at, more, width), (right, other, rest, across), to, *sizes in layout.blocks:
+            lines = (tables[left][at] + more, width, tables[right][other] + rest, across)
+            blocks.extend((*lines, start + to, *sizes))
         return blocks
 
-    def _address(self, saved: Saved, place: Place) -> tuple[int, int]:
-        width = self.program.buffers[place.buffer].width
-        start = saved.argument[self._at[place.buffer]]
-        if place.when == "old" and saved.layout.sizes.apart:
-            start = saved.states[len(STATE) * int(place.buffer.removeprefix("state")) + OLD]
-        skipped = saved.layout.sizes.B * width if place.when == "new" else 0
-        return start + (place.column + skipped) * self.program.dtype.itemsize, width
+    def _products(self, sizes: Sizes) -> Iterator[tuple[Any, ...]]:
+        """Of every block, where its sides lie and its result, and its rows, columns and columns of a segment."""
+        given, size = self.gradients, self.program.dtype.itemsize
+        for block, first, width in zip(self.program.blocks, given.starts, given.segments, strict=True):
+            sides = (self._side(block.left, sizes), self._side(block.right, sizes))
+            yield (*sides, first * size, block.rows, block.columns, width)
+
+    def _side(self, place: Place, sizes: Sizes) -> tuple[bool, int, int, int]:
+        """Of a matrix: whether its address is among the states' and not in the argument, and where, how far its first
+        number lies behind that, and the numbers of a row."""
+        width, apart = self.program.buffers[place.buffer].width, place.when == "old" and sizes.apart
+        skipped = sizes.B * width if place.when == "new" else 0
+        number = int(place.buffer.removeprefix("state")) if apart else 0
+        at = len(STATE) * number + OLD if apart else self._at[place.buffer]
+        return apart, at, (place.column + skipped) * self.program.dtype.itemsize, width
 
 
 class Steps(NamedTuple):
