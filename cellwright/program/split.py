@@ -44,7 +44,8 @@ def split(graph: Graph) -> Split:
     for atom in outside:
         found.deferred |= {arg.atom for arg in graph.atoms[atom].args if arg.atom in inside}
     memory = {atom for atom in range(len(graph.atoms)) if graph.atoms[atom].op in LEAVES}
-    early = {atom for atom in found.hoisted | found.kept if not depends[atom] & STATE}
+    light = _light(graph, depends, wanted)
+    early = {atom for atom in found.hoisted | found.kept if not depends[atom] & STATE and atom not in light}
     found.compute["before"] = demand(graph, early, memory)
     memory |= early
     found.compute["forward"] = demand(graph, wanted | (found.kept - early), memory)
@@ -111,7 +112,19 @@ def _ready(graph: Graph, depends: list[int], wanted: set[int]) -> set[int]:
     made = {a for a, atom in enumerate(graph.atoms) if not depends[a] & GRAD and atom.op not in LEAVES}
     looped = {atom for atom in made if depends[atom] & STATE}
     read = {arg.atom for atom in graph.ancestors(wanted) & looped for arg in graph.atoms[atom].args}
-    return (read | wanted) & (made - looped)
+    return (read | wanted) & (made - looped) - _light(graph, depends, wanted)
+
+
+def _light(graph: Graph, depends: list[int], wanted: set[int]) -> set[int]:
+    """What takes no more than cheap arithmetic and small products of x: beside a product of the state it costs a loop
+    less than what was made before would, which it would have to fetch."""
+    products = [atom for atom in graph.ancestors(wanted) if graph.atoms[atom].op == "mm" and depends[atom] & STATE]
+    found: set[int] = set()
+    for place, atom in enumerate(graph.atoms):
+        made = (is_elementwise(atom) and not OPS[atom.op].costly) or is_small_product(graph, place)
+        if products and made and all(a.atom in found or graph.atoms[a.atom].op in LEAVES for a in atom.args):
+            found.add(place)
+    return {atom for atom in found if not depends[atom] & (STATE | GRAD)}
 
 
 def _read_back(graph: Graph, depends: list[int]) -> set[int]:

@@ -106,6 +106,14 @@ def test_as_few_columns_are_kept_as_will_do(name, columns):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "columns", "passes"), [("atr", 3, 0), ("atr", 100, 1), ("star", 3, 1), ("mingru", 3, 1)]
+)
+def test_a_small_product_is_made_beside_that_of_the_state(name, columns, passes):
+    """What takes a sigmoid, many columns or is all that there is, before the loop."""
+    assert len(planned(LIBRARY[name](columns, 5)).stages["before"]) == passes
+
+
 def test_arithmetic_waits_for_the_pass_that_reads_it():
     program = planned(LIBRARY["gru-reset-before"](3, 5))
     assert not program.locals["forward"]  # z * h and 1 - z, which only the last pass reads
