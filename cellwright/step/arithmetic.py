@@ -30,8 +30,10 @@ def arithmetic(notes: Notes, base: str, args: Any, kwargs: Any, result: Tensor) 
     if axis is not None:
         shape[axis] = 1
     numbers = [_flat(notes, value, result, axis) if isinstance(value, Tensor) else value for value in operands]
-    kwargs = {key: value for key, value in kwargs.items() if key in ("alpha", "value", "rounding_mode")}
-    refs = RULES[base](partial(emit, notes, int(np.prod(shape))), *numbers, **kwargs)
+    try:
+        refs = RULES[base](partial(emit, notes, int(np.prod(shape))), *numbers, **kwargs)
+    except TypeError:
+        raise Refused(f"{base} is given arguments that loops do not know", notes.where()) from None
     columns = torch.from_numpy(refs).view(shape)
     notes.shadows.put(result, columns << ROW_BITS if axis is None else notes.shadows.spread(columns, axis))
 

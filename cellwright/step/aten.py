@@ -19,7 +19,7 @@ PLAIN = (
 
 
 def _scaled(op: str) -> Callable[..., Refs]:
-    def rule(emit: Emit, a: Any, b: Any, *, alpha: float = 1) -> Refs:
+    def rule(emit: Emit, a: Any, b: Any, alpha: float = 1) -> Refs:
         return emit(op, a, b if alpha == 1 else emit("mul", b, alpha))
 
     return rule
@@ -51,6 +51,13 @@ def _clamp(emit: Emit, a: Any, low: Any = None, high: Any = None) -> Refs:
     return a if high is None else emit("minimum", a, high)
 
 
+def _rounded(emit: Emit, a: Any, decimals: int) -> Refs:
+    if decimals == 0:
+        return emit("round", a)
+    there, back = ("mul", "div") if decimals > 0 else ("div", "mul")
+    return emit(back, emit("round", emit(there, a, 10.0 ** abs(decimals))), 10.0 ** abs(decimals))
+
+
 def _asinh(emit: Emit, a: Any) -> Refs:
     """asinh(a) = log1p(a + a^2 / (1 + sqrt(1 + a^2))), for a >= 0: without the loss of a sum near 1."""
     square = emit("mul", a, a)
@@ -65,7 +72,7 @@ RULES: dict[str, Callable[..., Refs]] = {
     **{name: lambda emit, *operands, _op=name: emit(_op, *operands) for name in PLAIN},
     "add": _scaled("add"),
     "sub": _scaled("sub"),
-    "rsub": lambda emit, a, b, *, alpha=1: emit("sub", b, a if alpha == 1 else emit("mul", a, alpha)),
+    "rsub": lambda emit, a, b, alpha=1: emit("sub", b, a if alpha == 1 else emit("mul", a, alpha)),
     "div": _div,
     "true_divide": _div,
     "pow": _pow,
@@ -76,7 +83,7 @@ RULES: dict[str, Callable[..., Refs]] = {
     "asinh": lambda emit, a: _odd(emit, a, emit("log1p", _asinh(emit, emit("abs", a)))),
     "square": lambda emit, a: emit("mul", a, a),
     "sgn": lambda emit, a: emit("sign", a),
-    "round": lambda emit, a: emit("round", a),
+    "round": lambda emit, a, *, decimals=0: _rounded(emit, a, decimals),
     "clamp": _clamp,
     "clamp_min": lambda emit, a, low: emit("maximum", a, low),
     "clamp_max": lambda emit, a, high: emit("minimum", a, high),

@@ -45,6 +45,17 @@ class Softened(RNN):
         return torch.tanh(x @ self.W_xh + h @ self.W_hh.softmax(0) + self.b_h.sigmoid())
 
 
+class Settled(RNN):
+    """Operations with settings, on rows and on weights alone."""
+
+    def step(self, x, h):
+        made = torch.round(self.b_h + 0.37, decimals=1) + torch.rsub(self.b_h, 1.0, alpha=2) + self.b_h.clamp(max=0.1)
+        made = made + torch.sub(self.b_h, 0.3, alpha=3) + nn.functional.softplus(self.b_h, 2, 3)
+        rows = torch.round(h * 3, decimals=1) + torch.round(h * 300, decimals=-1) + torch.rsub(h, 1.0, alpha=2)
+        rows = rows + torch.div(h * 7, 2, rounding_mode="floor") + nn.functional.gelu(h, approximate="tanh")
+        return torch.tanh(x @ self.W_xh + h @ self.W_hh + made + 0.01 * rows)
+
+
 class Gathered(RNN):
     """A weight of which a reduction meets rows, and its own arithmetic."""
 
@@ -61,7 +72,7 @@ def asked(fused, x):
 
 
 @pytest.mark.parametrize("sizes", [(2, 3), (1, 1), (5, 16), (3, 17), (33, 40)])
-@pytest.mark.parametrize("kind", [Odd, Softened, Gathered])
+@pytest.mark.parametrize("kind", [Odd, Softened, Settled, Gathered])
 def test_results_and_gradients_are_those_of_the_equations(kind, sizes):
     inputs, hidden = sizes
     for batch in (1, 3):

@@ -16,7 +16,6 @@ from cellwright.step.ops import OPS
 from cellwright.step.tape import TRANSPOSES, Entry, Tape, Value
 
 aten = torch.ops.aten
-SETTINGS = ("alpha", "value", "rounding_mode")
 Shape = tuple[int, ...]
 
 
@@ -79,7 +78,10 @@ class Expressions:
         rule = RULES.get(getattr(entry.function, "overloadpacket", entry.function).__name__)
         if rule is None or not all(isinstance(arg, (Held, Total, Made, int, float)) for arg in args):
             return None
-        made: Any = rule(_emit, *args, **{key: one for key, one in entry.kwargs.items() if key in SETTINGS})
+        try:
+            made: Any = rule(_emit, *args, **entry.kwargs)
+        except TypeError:  # arguments that it does not know
+            return None
         return made if made.shape == _shape(*args) and len(made.shape) <= 2 else None
 
 
