@@ -13,6 +13,7 @@ from cellwright.step.ops import OPS
 STAGES = ("before", "forward", "backward", "after")
 TIMED = STAGES[1:3]  # step by step
 EARLY = STAGES[:2]  # what a forward run goes through
+MOST_PRODUCTS = 8  # of a step whose small products are made in the loop
 
 
 @dataclass
@@ -117,12 +118,14 @@ def _ready(graph: Graph, depends: list[int], wanted: set[int]) -> set[int]:
 
 def _light(graph: Graph, depends: list[int], wanted: set[int]) -> set[int]:
     """What takes no more than cheap arithmetic and small products of x: beside a product of the state it costs a loop
-    less than what was made before would, which it would have to fetch."""
-    products = [atom for atom in graph.ancestors(wanted) if graph.atoms[atom].op == "mm" and depends[atom] & STATE]
+    less than what was made before would, which it would have to fetch. But sums of all have to fit in registers."""
+    products = [atom for atom in graph.ancestors(wanted) if graph.atoms[atom].op == "mm"]
+    if len(products) > MOST_PRODUCTS or not any(depends[atom] & STATE for atom in products):
+        return set()
     found: set[int] = set()
     for place, atom in enumerate(graph.atoms):
         made = (is_elementwise(atom) and not OPS[atom.op].costly) or is_small_product(graph, place)
-        if products and made and all(a.atom in found or graph.atoms[a.atom].op in LEAVES for a in atom.args):
+        if made and all(a.atom in found or graph.atoms[a.atom].op in LEAVES for a in atom.args):
             found.add(place)
     return {atom for atom in found if not depends[atom] & (STATE | GRAD)}
 
