@@ -36,8 +36,8 @@ def split(graph: Graph) -> Split:
     depends = graph.depends()
     states = set(graph.used(*(name for name in graph.outputs if name.startswith("state"))))
     wanted = set(graph.used("y", *(name for name in graph.outputs if name.startswith("state"))))
-    zeros = _zeros(graph, depends)
-    found = _stored(graph, depends, wanted, states | zeros)
+    zeros, light = _zeros(graph, depends), _light(graph, depends, wanted)
+    found = _stored(graph, depends, _ready(graph, depends, wanted) - light, states | zeros)
     later = {atom for atom in range(len(graph.atoms)) if depends[atom] & GRAD and graph.atoms[atom].op not in LEAVES}
     later |= zeros
     inside = _inside(graph, later, depends)
@@ -45,7 +45,6 @@ def split(graph: Graph) -> Split:
     for atom in outside:
         found.deferred |= {arg.atom for arg in graph.atoms[atom].args if arg.atom in inside}
     memory = {atom for atom in range(len(graph.atoms)) if graph.atoms[atom].op in LEAVES}
-    light = _light(graph, depends, wanted)
     early = {atom for atom in found.hoisted | found.kept if not depends[atom] & STATE and atom not in light}
     found.compute["before"] = demand(graph, early, memory)
     memory |= early
@@ -93,9 +92,9 @@ def _inside(graph: Graph, later: set[int], depends: list[int]) -> set[int]:
     return inside
 
 
-def _stored(graph: Graph, depends: list[int], wanted: set[int], states: set[int]) -> Split:
-    """What is hoisted and what is kept, whichever of the two is settled first to take less memory."""
-    ready, read = _ready(graph, depends, wanted), _read_back(graph, depends)
+def _stored(graph: Graph, depends: list[int], ready: set[int], states: set[int]) -> Split:
+    """What is hoisted, for what must be ready, and what is kept, whichever is settled first to take less memory."""
+    read = _read_back(graph, depends)
     operands = {atom for name in graph.outputs if name.startswith(("left", "right")) for atom in graph.used(name)}
     operands = {atom for atom in operands if not depends[atom] & GRAD} - states
     operands = {atom for atom in operands if graph.atoms[atom].op not in LEAVES}
@@ -113,7 +112,7 @@ def _ready(graph: Graph, depends: list[int], wanted: set[int]) -> set[int]:
     made = {a for a, atom in enumerate(graph.atoms) if not depends[a] & GRAD and atom.op not in LEAVES}
     looped = {atom for atom in made if depends[atom] & STATE}
     read = {arg.atom for atom in graph.ancestors(wanted) & looped for arg in graph.atoms[atom].args}
-    return (read | wanted) & (made - looped) - _light(graph, depends, wanted)
+    return (read | wanted) & (made - looped)
 
 
 def _light(graph: Graph, depends: list[int], wanted: set[int]) -> set[int]:
